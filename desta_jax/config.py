@@ -1,0 +1,223 @@
+"""What a run is: every key with its default, and one error that names every wrong key and the remedy."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.util
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+DTYPES = ("bfloat16", "float32")
+REMAT = ("all", "matmuls", "none")
+
+
+def default_config() -> ConfigDict:
+    """The paper's run; a file in configs/ says only what differs from it."""
+    config = ConfigDict()
+    config.seed = 42
+    config.compute_dtype = "bfloat16"  # of the frozen weights and of every matmul; the adapter is kept in float32
+    config.model = ConfigDict(
+        {
+            "checkpoint": "",  # the folder that `desta-jax convert` wrote
+            "llm": "",  # Hub names of what that folder is made from: for people, and for `plan` without weights
+            "encoder": "",
+        }
+    )
+    config.adapter = ConfigDict(
+        {
+            "num_layers": 6,
+            "prompt_size": 64,  # soft tokens a clip
+            "tap_layers": (),  # encoder layers, from 0; () takes the reference's for the encoder at hand
+            "dropout": 0.1,
+            "placeholder_token": "<|reserved_special_token_87|>",
+            "lora_rank": 0,  # 0 trains the connector alone
+            "lora_alpha": 16.0,
+            "lora_dropout": 0.1,
+        }
+    )
+    config.data = ConfigDict(
+        {
+            "train": (),  # folders that `desta-jax records` wrote
+            "weights": (),  # how often each is drawn from; () in proportion to their sizes
+            "validation": (),
+            "shuffle": True,
+            "max_length": 300,  # tokens a sample, soft tokens included; longer is cut at the end
+            "validation_max_length": 512,
+            "pack": False,  # several samples a row
+            "clips_per_row": 4,  # clips in a packed row
+            "row_length": 0,  # tokens in a packed row; 0 picks it from the data
+            "audio_seconds": 30,  # the encoder's window; longer clips are cut
+            "threads": 4,  # readers in a process
+            "workers": 0,  # reader processes; 0 reads in the training process
+            "prefetch": 2,  # batches made ahead
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "batch_size": 96,  # samples in a global step (clips, when packed)
+            "accumulate": 1,  # parts in which a step's batch is computed, one after the other
+            "epochs": 5,
+            "steps": 0,  # 0 follows epochs
+            "max_skipped_steps": 10,  # updates skipped in a row, for a loss that is not finite, before the run stops
+        }
+    )
+    config.optimizer = ConfigDict(
+        {
+            "peak_learning_rate": 1e-4,
+            "warmup_steps": 5000,
+            "b1": 0.9,
+            "b2": 0.98,
+            "eps": 1e-8,
+            "weight_decay": 0.01,
+            "clip_norm": 1.0,
+        }
+    )
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1 takes the devices that are left
+    config.remat = "all"  # what the backward pass computes again: "all", "matmuls" keeps matmul outputs, "none"
+    config.checkpoint = ConfigDict({"every_steps": 1000, "keep": 3})  # the newest `keep`, and the best by validation
+    config.evaluate = ConfigDict({"every_steps": 0, "samples": 4})  # 0: at the end only; answers to show each time
+    config.log = ConfigDict({"every_steps": 10, "samples": False, "tensorboard": True, "wandb_project": ""})
+    return config
+
+
+def load_config(file: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The run described by a Python file whose get_config() says what differs from the default.
+
+    Args:
+        file: path of the config file.
+        overrides: "a.b=value", Python literals; a value that is none is taken as a string.
+
+    Raises:
+        FileNotFoundError, ValueError: naming every wrong key and value, and what to write instead.
+    """
+    changes = _flatten(_read_file(file))
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ValueError(f"--config.{override}: expected --config.KEY=VALUE")
+        changes[key] = _literal(text)
+    return make_config(changes)
+
+
+def make_config(changes: Mapping[str, Any]) -> ConfigDict:
+    """The default with changes by dotted key; raises one ValueError that lists every problem."""
+    config = default_config()
+    defaults = _flatten(config)
+    problems = []
+    for key, value in changes.items():
+        if key not in defaults:
+            near = difflib.get_close_matches(key, defaults, 1, cutoff=0.6) or _same_last_name(key, defaults)
+            problems.append(f"{key}: no such key" + (f"; did you mean {near[0]}?" if near else ""))
+            continue
+        try:
+            config.update_from_flattened_dict({key: _as_type_of(defaults[key], value)})
+        except (TypeError, ValueError) as error:
+            problems.append(f"{key}: {error}")
+    problems += _check_values(config)
+    if problems:
+        raise ValueError("The config has problems:\n  " + "\n  ".join(problems))
+    config.lock()
+    return config
+
+
+def to_json(config: ConfigDict) -> str:
+    """The whole config as JSON, as a work directory keeps it."""
+    return json.dumps(config.to_dict(), indent=1)
+
+
+def from_json(text: str) -> ConfigDict:
+    """The config that `to_json` wrote."""
+    return make_config(_flatten(json.loads(text)))
+
+
+def _read_file(file: str) -> Mapping:
+    path = pathlib.Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"--config: no file {file}; see configs/ for those that come with desta_jax")
+    spec = importlib.util.spec_from_file_location("desta_jax_run_config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{file} has no get_config(); it should return a dict or ConfigDict of what differs")
+    return module.get_config()
+
+
+def _flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, (Mapping, ConfigDict)):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _same_last_name(key: str, keys: Mapping) -> list[str]:
+    return [other for other in keys if other.split(".")[-1] == key.split(".")[-1]]
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _as_type_of(default: Any, value: Any) -> Any:
+    """The value in its default's type: a lone value for a tuple is a tuple of one, an int will do for a float."""
+    if isinstance(default, tuple):
+        return tuple(value) if isinstance(value, (tuple, list)) else (value,) if value != "" else ()
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, bool) != isinstance(value, bool) or not isinstance(value, type(default)):
+        raise TypeError(f"expected {type(default).__name__} such as {default!r}, got {value!r}")
+    return value
+
+
+def _check_values(config: ConfigDict) -> list[str]:
+    """Problems that the config shows by itself; those that need the model or the devices are found when they are."""
+    problems = []
+
+    def require(condition: bool, line: str):
+        if not condition:
+            problems.append(line)
+
+    require(config.compute_dtype in DTYPES, f"compute_dtype: {config.compute_dtype!r} is none of {DTYPES}")
+    require(config.remat in REMAT, f"remat: {config.remat!r} is none of {REMAT}")
+    adapter, data, train = config.adapter, config.data, config.train
+    for key in ("num_layers", "prompt_size"):
+        require(adapter[key] >= 1, f"adapter.{key}: must be at least 1, got {adapter[key]}")
+    for key in ("dropout", "lora_dropout"):
+        require(0 <= adapter[key] < 1, f"adapter.{key}: must be from 0 to below 1, got {adapter[key]}")
+    require(adapter.lora_rank >= 0, f"adapter.lora_rank: must be 0 (no LoRA) or more, got {adapter.lora_rank}")
+    require(list(adapter.tap_layers) == sorted(set(adapter.tap_layers)), "adapter.tap_layers: must rise")
+    require(all(layer >= 0 for layer in adapter.tap_layers), "adapter.tap_layers: count from 0")
+    for key in ("max_length", "validation_max_length"):
+        require(data[key] > adapter.prompt_size, f"data.{key}: {data[key]} leaves no room beside adapter.prompt_size")
+    require(data.clips_per_row >= 1, f"data.clips_per_row: must be at least 1, got {data.clips_per_row}")
+    require(1 <= data.audio_seconds <= 30, f"data.audio_seconds: must be from 1 to 30, got {data.audio_seconds}")
+    require(not data.weights or len(data.weights) == len(data.train), "data.weights: one for each of data.train, or ()")
+    require(all(weight > 0 for weight in data.weights), "data.weights: must be above 0")
+    require(train.batch_size >= 1, f"train.batch_size: must be at least 1, got {train.batch_size}")
+    require(train.accumulate >= 1, f"train.accumulate: must be at least 1, got {train.accumulate}")
+    require(train.steps > 0 or train.epochs > 0, "train.steps: set it or train.epochs above 0")
+    if train.accumulate >= 1 and train.batch_size >= 1:
+        rows = train.batch_size // (data.clips_per_row if data.pack else 1)
+        require(
+            rows >= 1 and rows % train.accumulate == 0,
+            f"train.accumulate: {train.accumulate} does not divide the {rows} rows of a step (train.batch_size)",
+        )
+    mesh = [config.mesh[axis] for axis in ("data", "fsdp", "tensor")]
+    require(all(size == -1 or size >= 1 for size in mesh), "mesh: sizes are at least 1, or -1 for the rest")
+    require(mesh.count(-1) <= 1, "mesh: only one axis can be -1")
+    for key in ("every_steps", "keep"):
+        require(config.checkpoint[key] >= 1, f"checkpoint.{key}: must be at least 1, got {config.checkpoint[key]}")
+    require(config.log.every_steps >= 1, f"log.every_steps: must be at least 1, got {config.log.every_steps}")
+    require(config.optimizer.peak_learning_rate > 0, "optimizer.peak_learning_rate: must be above 0")
+    require(config.optimizer.warmup_steps >= 0, "optimizer.warmup_steps: must be 0 or more")
+    return problems
