@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Makes a Python environment from a lock file, with desta_jax installed in place; does nothing if it is as it should be.
+#
+#   launch/environment.sh ENV LOCK
+#
+# PYTHON names the Python to use; by default the first of python3, python3.11, python3.12 and python3.13 that is 3.11 or newer.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.11 python3.12 python3.13; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "environment: no Python 3.11 or newer with venv found; install one, or name one with PYTHON=/path/to/python3" >&2
+    return 1
+}
+
+# What the environment is made of: a change in any of these makes it anew.
+stamp_of() {
+    { "$1" -c 'import sys; print(sys.version)' && cat launch/requirements.lock "$2" setup.py desta_jax/__init__.py; } | cksum
+}
+
+main() {
+    local environment=${1:?usage: launch/environment.sh ENV LOCK} lock=${2:?usage: launch/environment.sh ENV LOCK}
+    local python wanted
+    cd "$here"
+    python=$(find_python)
+    wanted=$(stamp_of "$python" "$lock")
+    if [[ -f $environment/stamp && $(<"$environment/stamp") == "$wanted" ]]; then
+        return
+    fi
+    echo "Making the Python environment $environment (a few minutes the first time)"
+    [[ -x $environment/bin/python ]] || "$python" -m venv --clear "$environment"
+    rm -f "$environment/stamp"
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check -r "$lock"
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --use-pep517 -e .
+    echo "$wanted" >"$environment/stamp"
+}
+
+main "$@"

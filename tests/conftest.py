@@ -1,0 +1,24 @@
+"""Every test runs on the CPU, seen by JAX as eight devices; tests marked real or slow run when asked for."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is a mistake
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch, the oracle: a process a core is enough
+
+import pytest
+
+OPTIONAL = {"real": "the real small models", "slow": "tests that take minutes"}
+
+
+def pytest_addoption(parser):
+    for marker, what in OPTIONAL.items():
+        parser.addoption(f"--{marker}", action="store_true", help=f"also run {what}")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        for marker in OPTIONAL:
+            if marker in item.keywords and not config.getoption(f"--{marker}"):
+                item.add_marker(pytest.mark.skip(reason=f"run with --{marker}"))
