@@ -1,0 +1,1 @@
+"""Whisper encoder, Q-Former connector and Llama-family decoder, and the audio language model that joins them."""

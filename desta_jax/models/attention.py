@@ -1,0 +1,74 @@
+"""The one door to every attention kernel."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int32, Key
+
+from desta_jax.models.layers import Linear, dropout
+
+
+def attend(
+    queries: Float[Array, "b t h c"],
+    keys: Float[Array, "b s k c"],
+    values: Float[Array, "b s k c"],
+    *,
+    mask: Bool[Array, "b t s"] | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: Key[Array, ""] | None = None,
+) -> Float[Array, "b t h c"]:
+    """Scaled dot-product attention; heads may share keys and values in groups of h / k.
+
+    Scores and softmax are float32, the products take the inputs' dtype. Where `mask` is False a query does not look;
+    each query must look somewhere.
+    """
+    b, t, h, c = queries.shape
+    groups = h // keys.shape[2]
+    grouped = queries.reshape(b, t, keys.shape[2], groups, c)
+    scores = jnp.einsum("btkgc,bskc->bkgts", grouped, keys, preferred_element_type=jnp.float32) * c**-0.5
+    if mask is not None:
+        scores = jnp.where(mask[:, None, None], scores, -jnp.inf)
+    weights = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, dropout_key)
+    mixed = jnp.einsum("bkgts,bskc->btkgc", weights.astype(values.dtype), values)
+    return mixed.reshape(b, t, h, c)
+
+
+def causal_mask(segments: Int32[Array, "b t"]) -> Bool[Array, "b t t"]:
+    """Each token sees the tokens of its own segment up to itself (padding, segment 0, sees padding)."""
+    time = jnp.arange(segments.shape[1])
+    return (segments[:, :, None] == segments[:, None, :]) & (time[:, None] >= time[None, :])
+
+
+class MultiHeadAttention(nnx.Module):
+    """Attention with biases, as in Whisper (no bias on the keys) and in the Q-Former (a bias there too)."""
+
+    def __init__(self, width: int, heads: int, *, key_bias: bool, key: Key[Array, ""]):
+        q_key, k_key, v_key, o_key = jax.random.split(key, 4)
+        self.q = Linear(width, width, key=q_key)
+        self.k = Linear(width, width, bias=key_bias, key=k_key)
+        self.v = Linear(width, width, key=v_key)
+        self.o = Linear(width, width, key=o_key)
+        self.heads = heads
+
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        memory: Float[Array, "b s d"],
+        *,
+        dropout_rate: float = 0.0,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "b t d"]:
+        """x looks at memory (itself, for self-attention), all of it."""
+        keys, values = self.project_memory(memory)
+        mixed = attend(self.split(self.q(x)), keys, values, dropout_rate=dropout_rate, dropout_key=dropout_key)
+        return self.o(mixed.reshape(x.shape))
+
+    def project_memory(self, memory: Float[Array, "b s d"]) -> tuple[Float[Array, "b s h c"], Float[Array, "b s h c"]]:
+        """Keys and values, by head."""
+        return self.split(self.k(memory)), self.split(self.v(memory))
+
+    def split(self, x: Float[Array, "b t d"]) -> Float[Array, "b t h c"]:
+        """By head."""
+        return x.reshape(*x.shape[:-1], self.heads, -1)

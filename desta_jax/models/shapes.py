@@ -1,0 +1,164 @@
+"""The numbers that shape a model, read from a checkpoint's own Hugging Face config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+REFERENCE_TAPS = {4: (0, 1, 2, 3), 6: (1, 2, 3, 5), 12: (2, 5, 8, 11), 24: (5, 11, 17, 23), 32: (7, 15, 23, 31)}
+"""Tapped layers by encoder depth: the reference's for tiny, small, medium and large-v3; base (6) is ours."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotary:
+    """Rotary position settings; `factor` 1 is plain rotary, above it Llama 3's scaling by frequency."""
+
+    theta: float = 10_000.0
+    factor: float = 1.0
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+    original_positions: int = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderShape:
+    """A Llama, Qwen2 or Qwen3 decoder."""
+
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    key_heads: int
+    head_width: int
+    mlp_width: int
+    epsilon: float
+    rotary: Rotary
+    tied: bool
+    attention_bias: bool  # on q, k, v (Qwen2)
+    query_norm: bool  # on q and k (Qwen3)
+    max_positions: int
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> DecoderShape:
+        """Reads a `config.json`; raises ValueError for an architecture that this decoder does not compute."""
+        kind = config.get("model_type")
+        if kind not in ("llama", "qwen2", "qwen3"):
+            raise ValueError(f"model_type {kind!r}: the language model must be llama, qwen2 or qwen3")
+        if config.get("hidden_act", "silu") != "silu":
+            raise ValueError(f"hidden_act {config['hidden_act']!r}: only silu is computed")
+        if config.get("use_sliding_window"):
+            raise ValueError("use_sliding_window: attention over a sliding window is not computed")
+        if config.get("mlp_bias") or (config.get("attention_bias") and kind != "qwen2"):
+            raise ValueError(f"{kind} with attention_bias or mlp_bias is not computed")
+        heads = config["num_attention_heads"]
+        return cls(
+            vocabulary=config["vocab_size"],
+            width=config["hidden_size"],
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            key_heads=config.get("num_key_value_heads") or heads,
+            head_width=config.get("head_dim") or config["hidden_size"] // heads,
+            mlp_width=config["intermediate_size"],
+            epsilon=config["rms_norm_eps"],
+            rotary=_read_rotary(config),
+            tied=bool(config.get("tie_word_embeddings", False)),
+            attention_bias=kind == "qwen2",
+            query_norm=kind == "qwen3",
+            max_positions=config["max_position_embeddings"],
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Parameters that multiply activations: attention, MLP and output head, without norms, biases, embeddings."""
+        attention = self.width * self.head_width * 2 * (self.heads + self.key_heads)
+        return self.layers * (attention + 3 * self.width * self.mlp_width) + self.vocabulary * self.width
+
+
+@dataclasses.dataclass(frozen=True)
+class WhisperShape:
+    """A Whisper encoder and decoder."""
+
+    mels: int
+    width: int
+    encoder_layers: int
+    encoder_heads: int
+    encoder_mlp_width: int
+    max_frames: int  # encoder positions: half the mel frames
+    decoder_layers: int
+    decoder_heads: int
+    decoder_mlp_width: int
+    max_tokens: int
+    vocabulary: int
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> WhisperShape:
+        """Reads a `config.json`; raises ValueError if it is not Whisper's."""
+        if config.get("model_type") != "whisper":
+            raise ValueError(f"model_type {config.get('model_type')!r}: the encoder must be whisper")
+        if config.get("activation_function", "gelu") != "gelu" or config.get("scale_embedding"):
+            raise ValueError("a Whisper with another activation than gelu, or with scale_embedding, is not computed")
+        return cls(
+            mels=config["num_mel_bins"],
+            width=config["d_model"],
+            encoder_layers=config["encoder_layers"],
+            encoder_heads=config["encoder_attention_heads"],
+            encoder_mlp_width=config["encoder_ffn_dim"],
+            max_frames=config["max_source_positions"],
+            decoder_layers=config["decoder_layers"],
+            decoder_heads=config["decoder_attention_heads"],
+            decoder_mlp_width=config["decoder_ffn_dim"],
+            max_tokens=config["max_target_positions"],
+            vocabulary=config["vocab_size"],
+        )
+
+    @property
+    def encoder_parameters(self) -> int:
+        """Parameters of the encoder's blocks that multiply activations."""
+        return self.encoder_layers * (4 * self.width**2 + 2 * self.width * self.encoder_mlp_width)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterShape:
+    """The trained part: a Q-Former connector, and LoRA on q, k, v where `lora_rank` is above 0."""
+
+    num_layers: int
+    prompt_size: int
+    tap_layers: tuple[int, ...]
+    dropout: float = 0.1
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_dropout: float = 0.1
+
+
+def tap_layers_for(encoder_layers: int, asked: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """The tapped encoder layers, from 0: those asked for, or the reference's for an encoder of this depth."""
+    if not asked:
+        if encoder_layers not in REFERENCE_TAPS:
+            raise ValueError(
+                f"adapter.tap_layers: the reference names none for an encoder of {encoder_layers} layers; set them"
+            )
+        return REFERENCE_TAPS[encoder_layers]
+    if max(asked) >= encoder_layers:
+        raise ValueError(
+            f"adapter.tap_layers: {max(asked)} is beyond the encoder, whose layers are 0 to {encoder_layers - 1}"
+        )
+    return tuple(asked)
+
+
+def _read_rotary(config: Mapping[str, Any]) -> Rotary:
+    """Both spellings: `rope_theta` with `rope_scaling`, and the newer `rope_parameters`."""
+    settings = dict(config.get("rope_scaling") or {}) | dict(config.get("rope_parameters") or {})
+    theta = float(settings.get("rope_theta") or config.get("rope_theta") or 10_000.0)
+    kind = settings.get("rope_type") or settings.get("type") or "default"
+    if kind == "default":
+        return Rotary(theta)
+    if kind != "llama3":
+        raise ValueError(f"rope type {kind!r}: only the plain one and llama3's are computed")
+    return Rotary(
+        theta,
+        factor=float(settings["factor"]),
+        low_frequency_factor=float(settings["low_freq_factor"]),
+        high_frequency_factor=float(settings["high_freq_factor"]),
+        original_positions=int(settings["original_max_position_embeddings"]),
+    )

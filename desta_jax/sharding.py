@@ -1,0 +1,136 @@
+"""The device mesh, and one table that says how every array lies on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from desta_jax import tree
+from desta_jax.tree import Tree
+
+AXES = ("data", "fsdp", "tensor")
+
+LOGICAL = {
+    "rows": ("data", "fsdp"),  # of a batch
+    "width": "fsdp",  # of the residual stream, in weights: gathered layer by layer as they are used
+    "heads": "tensor",  # query, key and value features
+    "mlp": "tensor",
+    "vocabulary": "tensor",
+}
+"""Where each logical axis lies; an axis that is not named here is whole on every device."""
+
+PARAMETERS = (
+    (r"(embed|head)", ("vocabulary", "width")),
+    (r"layers\..*\.(q|k|v)\.kernel", (None, "width", "heads")),
+    (r"layers\..*\.o\.kernel", (None, "heads", "width")),
+    (r"layers\..*\.(gate|up)\.kernel", (None, "width", "mlp")),
+    (r"layers\..*\.down\.kernel", (None, "mlp", "width")),
+    (r"connector\.proj\.kernel", (None, "width")),
+    (r"lora\.(q|k|v)\.a", (None, "width", None)),
+    (r"lora\.(q|k|v)\.b", (None, None, "heads")),
+)
+"""Logical axes of parameters by path; the first pattern that matches counts, and what matches none is replicated."""
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over all devices (or those given); one size may be -1 and takes the devices that are left.
+
+    Several TPU slices lie along `data`, so that only it crosses the network between them.
+
+    Raises:
+        ValueError: sizes that do not multiply to the number of devices, or a `data` that slices do not divide.
+    """
+    devices = list(devices if devices is not None else jax.devices())
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    known = math.prod(size for size in sizes.values() if size != -1)
+    sizes = {axis: len(devices) // known if size == -1 else size for axis, size in sizes.items()}
+    if math.prod(sizes.values()) != len(devices):
+        raise ValueError(
+            f"mesh: data x fsdp x tensor = {' x '.join(map(str, sizes.values()))} is not the number of devices, "
+            f"{len(devices)}; set one of mesh.data, mesh.fsdp, mesh.tensor to -1"
+        )
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    shape = tuple(sizes.values())
+    if slices > 1:
+        if shape[0] % slices:
+            raise ValueError(f"mesh.data: {shape[0]} must be a multiple of the {slices} slices")
+        from jax.experimental import mesh_utils
+
+        grid = mesh_utils.create_hybrid_device_mesh((shape[0] // slices, *shape[1:]), (slices, 1, 1), devices)
+        return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+
+
+def partition(path: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+    """How the parameter at this path lies on the mesh; an axis that its mesh axis does not divide stays whole."""
+    axes = next((axes for pattern, axes in PARAMETERS if tree.match(pattern, path)), ())
+    spec = []
+    for size, axis in zip(shape, axes):
+        place = LOGICAL.get(axis)
+        spec.append(place if place and size % mesh.shape[place] == 0 else None)
+    return PartitionSpec(*spec)
+
+
+def parameter_shardings(parameters: Tree, mesh: Mesh) -> Tree:
+    """The sharding of every leaf."""
+    return tree.map_with_path(lambda path, leaf: NamedSharding(mesh, partition(path, leaf.shape, mesh)), parameters)
+
+
+def placed(parameters: Tree, mesh: Mesh) -> Tree:
+    """Abstract leaves with their shardings: what a checkpoint is restored into."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        parameters,
+        parameter_shardings(parameters, mesh),
+    )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over the data and fsdp axes; everything else of a batch is whole."""
+    return NamedSharding(mesh, PartitionSpec(LOGICAL["rows"]))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def row_shards(mesh: Mesh) -> int:
+    """Into how many parts the rows of a batch are split."""
+    return math.prod(mesh.shape[axis] for axis in LOGICAL["rows"])
+
+
+def local_rows(mesh: Mesh, rows: int) -> list[int]:
+    """The rows of a global batch that this process's devices hold, in rising order."""
+    slices = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
+    return sorted({row for (part,) in slices for row in range(*part.indices(rows))})
+
+
+def put_batch(local: Tree, mesh: Mesh, rows: int) -> Tree:
+    """Global arrays from this process's rows (`local_rows`), each shard placed on its device."""
+    sharding = batch_sharding(mesh)
+    place = {row: index for index, row in enumerate(local_rows(mesh, rows))}
+
+    def put(array: np.ndarray) -> jax.Array:
+        def shard(index):
+            start, stop, _ = index[0].indices(rows)
+            return array[place[start] : place[stop - 1] + 1]
+
+        return jax.make_array_from_callback((rows, *array.shape[1:]), sharding, shard)
+
+    return jax.tree.map(put, local)
+
+
+def constrain_rows(x: jax.Array) -> jax.Array:
+    """Keeps an activation's rows where the batch's are, the rest whole: weights come to it, not it to the weights.
+
+    Outside a mesh it does nothing.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(LOGICAL["rows"]))
