@@ -1,0 +1,108 @@
+"""The command line as a user meets it: help, suggestions, readable errors, exit statuses."""
+
+import subprocess
+import sys
+
+import pytest
+
+from desta_jax import cli
+
+FAILURES = {
+    "value": ValueError("a.b is wrong"),
+    "missing": FileNotFoundError("no file x"),
+    "stop": KeyboardInterrupt(),
+    "bug": TypeError("our own mistake"),
+}
+
+
+@pytest.fixture
+def verb(monkeypatch):
+    """A verb `try` that records what it was given, or fails as it is told to."""
+    calls = []
+
+    def define(values):
+        cli.flags.DEFINE_string("name", None, "a name", values)
+        cli.flags.DEFINE_multi_string("file", [], "files", flag_values=values)
+        cli.flags.DEFINE_multi_string(cli.OVERRIDE, [], "a change", flag_values=values)
+
+    def run(values):
+        calls.append((values.name, values.file, values[cli.OVERRIDE].value))
+        failure = {
+            "value": ValueError("a.b is wrong"),
+            "missing": FileNotFoundError("no file x"),
+            "stop": KeyboardInterrupt(),
+        }
+        if values.name in failure:
+            raise failure[values.name]
+        if values.name == "bug":
+            raise TypeError("our own mistake")
+
+    monkeypatch.setitem(
+        cli.VERBS, "try", cli.Verb("a try", "--name N", define, run, ("name",), ("desta-jax try --name N",))
+    )
+    return calls
+
+
+def test_help_lists_every_verb_without_importing_jax():
+    code = "import sys; from desta_jax import cli; cli.main(['--help']); assert 'jax' not in sys.modules"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for name, verb in cli.VERBS.items():
+        assert f"  {name} " in shown and verb.summary in shown
+
+
+@pytest.mark.parametrize("name", sorted(cli.VERBS))
+def test_a_verbs_help_explains_its_flags_and_its_examples_parse(name, capsys):
+    assert cli.main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"--{flag}" in shown for flag in cli.VERBS[name].required)
+    for example in cli.VERBS[name].examples:
+        command, called, *arguments = example.split()
+        assert (command, called) == ("desta-jax", name)
+        cli._parse(name, arguments)
+
+
+def test_a_misspelt_verb_is_corrected(capsys):
+    assert cli.main(["trian"]) == 2
+    assert "did you mean train?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nmae=x"], "no flag --nmae; did you mean name?"),
+        ([], "--name must be given"),
+        (["--name=x", "y"], "unexpected argument 'y'"),
+        (["--name=x", "--config.a.b", "3"], "write --config.a.b=VALUE"),
+    ],
+)
+def test_a_wrong_command_line_says_how_to_write_it(verb, capsys, arguments, message):
+    assert cli.main(["try", *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and shown.startswith("desta-jax try: ") and "desta-jax try --help" in shown
+    assert not verb
+
+
+def test_lists_and_config_changes_arrive(verb):
+    assert cli.main(["try", "--file", "a", "b", "--config.k.l=3", "--file=c", "--name", "me", "--config.m=(1, 2)"]) == 0
+    assert verb == [("me", ["a", "b", "c"], ["k.l=3", "m=(1, 2)"])]
+
+
+@pytest.mark.parametrize(("name", "message"), [("value", "a.b is wrong"), ("missing", "no file x")])
+def test_a_users_error_is_one_line(verb, capsys, name, message):
+    assert cli.main(["try", "--name", name]) == 1
+    assert capsys.readouterr().err == f"desta-jax try: {message}\n"
+
+
+def test_a_traceback_can_be_asked_for(verb, capsys, monkeypatch):
+    assert cli.main(["try", "--name=value", "--traceback"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("DESTA_JAX_TRACEBACK", "1")
+    assert cli.main(["try", "--name=value"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_quiet_and_a_bug_is_loud(verb, capsys):
+    assert cli.main(["try", "--name=stop"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+    with pytest.raises(TypeError):
+        cli.main(["try", "--name=bug"])
