@@ -1,0 +1,1 @@
+"""Sound: loading and resampling on the host, the log-mel spectrogram on the device, voice activity."""
