@@ -1,0 +1,1 @@
+"""Benchmarks: predictions of a model, official scores, and tables beside published figures."""
