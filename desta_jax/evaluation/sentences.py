@@ -10,11 +10,11 @@ import re
 _ABBREVIATIONS = (
     "mr mrs ms dr prof st jr sr rev hon gov sen rep pres gen col lt sgt capt vs inc ltd co corp ave blvd dept "
     "jan feb mar apr aug sept oct nov dec a.m p.m e.g i.e u.s u.k u.n u.s.a d.c n.y ph.d"
-).split()
+)
 _STARTERS = (
     "the this that these those he she it they we you i there in however but if when as at on for while his her its "
     "their our my a an"
-).split()
+)
 
 
 def count_sentences(text: str) -> int:
@@ -49,6 +49,6 @@ def _splitter():
     except LookupError:  # NLTK's data is a download of its own: python -m nltk.downloader punkt_tab
         splitter = punkt.PunktSentenceTokenizer()
         splitter._params = punkt.PunktParameters()
-        splitter._params.abbrev_types = set(_ABBREVIATIONS)
-        splitter._params.sent_starters = set(_STARTERS)
+        splitter._params.abbrev_types = set(_ABBREVIATIONS.split())
+        splitter._params.sent_starters = set(_STARTERS.split())
         return splitter, "built-in"
