@@ -134,3 +134,11 @@ def constrain_rows(x: jax.Array) -> jax.Array:
     if mesh.empty or mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(LOGICAL["rows"]))
+
+
+def constrain_parts(x: jax.Array) -> jax.Array:
+    """The same for a batch cut into parts along a new leading axis."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(None, LOGICAL["rows"]))
