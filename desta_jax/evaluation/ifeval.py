@@ -260,4 +260,4 @@ SPEECH_IFEVAL: dict[str, Rule] = IFEVAL | {
     "change_case:english_capital": str.isupper,
     "change_case:english_lowercase": str.islower,
 }
-"""Speech-IFEval's: dots and numbers are bullets too, every line is a paragraph, case is checked without the language."""
+"""Speech-IFEval's: dots and numbers are bullets too, every line is a paragraph, case without the language."""
