@@ -1,0 +1,175 @@
+"""A model's answers: written row by row, resumed where a run stopped, read back, matched with their questions."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from desta_jax.evaluation.question import Messages, Problems, Prompt, Question, ask
+
+
+class Answer(Protocol):
+    """What a model made of one list of messages."""
+
+    text: str
+    transcripts: Sequence[str]
+    token_ids: Sequence[int]
+    error: str | None
+
+
+class Answerer(Protocol):
+    """A model that answers lists of messages, as desta_jax.generation makes it."""
+
+    def generate(
+        self, messages: Sequence[Messages], *, max_new_tokens: int, temperature: float
+    ) -> Sequence[Answer]: ...
+
+
+def predict(
+    questions: Sequence[Question],
+    model: Answerer,
+    out: Path,
+    *,
+    max_new_tokens: int,
+    system: str | None = None,
+    user: str | None = None,
+    temperature: float = 0.0,
+    batch_size: int = 32,
+) -> None:
+    """Answers to questions that `out` (predictions.jsonl) has none for yet, a line each, written as they come.
+
+    A line is `id text transcripts token_ids`, or `id error` where no answer could be had; such a question is asked
+    again the next time. What the lines were asked with stands beside them in settings.json.
+
+    Raises:
+        ValueError: `out` was begun with other prompts or lengths.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _check_settings(
+        out.with_name("settings.json"),
+        {"system": system, "user": user, "max_new_tokens": max_new_tokens, "temperature": temperature},
+    )
+    answered = {row["id"] for row in _whole_lines(out) if "error" not in row}
+    waiting = [question for question in questions if question.id not in answered]
+    with out.open("a", encoding="utf-8") as file:
+        for start in range(0, len(waiting), batch_size):
+            batch = waiting[start : start + batch_size]
+            prompts = [question.prompt.replaced(system, user) for question in batch]
+            for row in _answer(batch, prompts, model, max_new_tokens, temperature):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.flush()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSONL file, or of a JSON list.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and the line.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        return _json(text, str(path))
+    return [
+        _json(line, f"{path}, line {number}") for number, line in enumerate(text.split("\n"), start=1) if line.strip()
+    ]
+
+
+def match(
+    questions: Sequence[Question], predictions: Iterable[Mapping[str, Any]], problems: Problems
+) -> dict[str, str]:
+    """The one answer to each question, by id.
+
+    A question with no answer, or with several that differ, is left out and named in `problems`.
+    """
+    known = {question.id for question in questions}
+    texts: dict[str, set[str]] = {}
+    failed = set()
+    for row in predictions:
+        name, text = str(row["id"]), row.get("text")
+        if name not in known:
+            problems.add("predictions for no question", name)
+        elif not isinstance(text, str) or row.get("error"):
+            failed.add(name)
+        elif name in texts:
+            problems.add("duplicate predictions", name)
+            texts[name].add(text)
+        else:
+            texts[name] = {text}
+    answers = {}
+    for question in questions:
+        several = texts.get(question.id, set())
+        if len(several) == 1:
+            answers[question.id] = next(iter(several))
+        elif several:
+            problems.add("predictions that contradict each other", question.id)
+        else:
+            problems.add("failed predictions" if question.id in failed else "missing predictions", question.id)
+    return answers
+
+
+def _check_settings(path: Path, settings: dict[str, Any]) -> None:
+    if not path.exists():
+        path.write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    changed = [key for key, value in settings.items() if before.get(key) != value]
+    if changed:
+        lines = "\n".join(f"  {key}: {before.get(key)!r} then, {settings[key]!r} now" for key in changed)
+        raise ValueError(f"{path.parent} holds predictions made with other settings; choose another --out\n{lines}")
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows written so far; a last line that a killed run left unfinished is cut off the file."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if whole != data:
+        path.write_bytes(whole)
+    return read_lines(path)
+
+
+def _answer(
+    questions: Sequence[Question], prompts: Sequence[Prompt], model: Answerer, max_new_tokens: int, temperature: float
+) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        rows, asked = [], []
+        for number, (question, prompt) in enumerate(zip(questions, prompts, strict=True)):
+            files = [_as_file(clip, Path(folder) / f"{number}-{part}") for part, clip in enumerate(question.audio)]
+            missing = [str(file) for file in files if not file.is_file()]
+            if missing:
+                rows.append({"id": question.id, "error": f"missing audio: {', '.join(missing)}"})
+            else:
+                asked.append((question.id, ask(question, prompt, files)))
+        if asked:
+            answers = model.generate(
+                [messages for _, messages in asked], max_new_tokens=max_new_tokens, temperature=temperature
+            )
+            rows += [_row(name, answer) for (name, _), answer in zip(asked, answers, strict=True)]
+    return rows
+
+
+def _as_file(clip: Path | bytes, name: Path) -> Path:
+    if isinstance(clip, bytes):
+        name.write_bytes(clip)
+        return name
+    return clip
+
+
+def _row(name: str, answer: Answer) -> dict[str, Any]:
+    if answer.error:
+        return {"id": name, "error": answer.error}
+    transcripts, tokens = list(answer.transcripts), [int(token) for token in answer.token_ids]
+    return {"id": name, "text": answer.text, "transcripts": transcripts, "token_ids": tokens}
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
