@@ -20,15 +20,9 @@ WIDTH, MLP, LAYERS, HEADS, KEY_HEADS = 64, 128, 2, 4, 2
 MELS, FRAMES, WRITTEN = 80, 1500, 448  # Whisper's own: its window in frames, and the longest text
 VOCABULARY = 640
 CHAT = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|placeholder|>"]
-TRANSCRIPTION = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|es|>", "<|fr|>", "<|de|>", "<|it|>"]
-TRANSCRIPTION += [
-    "<|translate|>",
-    "<|transcribe|>",
-    "<|startoflm|>",
-    "<|startofprev|>",
-    "<|nospeech|>",
-    "<|notimestamps|>",
-]
+SPOKEN = ["<|en|>", "<|es|>", "<|fr|>", "<|de|>", "<|it|>"]
+TASKS = ["<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
+TRANSCRIPTION = ["<|endoftext|>", "<|startoftranscript|>", *SPOKEN, *TASKS]
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
