@@ -1,0 +1,237 @@
+"""The trained part, from and to the folder that the PyTorch reference saves: model.safetensors and config.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import save_file
+
+from desta_jax import tree
+from desta_jax.models.shapes import DecoderShape, WhisperShape
+from desta_jax.weights import hub, names, tensors
+from desta_jax.weights.card import model_card
+from desta_jax.weights.whole import whole_folder
+
+DTYPES = {"float32": np.dtype("float32"), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+A, B = "lora_A.default.weight", "lora_B.default.weight"
+
+
+def read_adapter(
+    source: str | os.PathLike, *, encoder: WhisperShape | None = None, lm: DecoderShape | None = None
+) -> tuple[tree.Tree, dict[str, Any]]:
+    """The adapter tree (float32 numpy) and the config.json of a folder that the reference, or `write_adapter`, wrote.
+
+    Args:
+        source: a folder, or a name on the Hub with an optional @revision.
+        encoder, lm: the models that it shall join; where given, its shapes are held against theirs.
+
+    Raises:
+        ValueError: not such a folder, or it does not fit: names every missing, misshapen and unknown tensor.
+    """
+    folder = hub.resolve(source, ("config.json", *hub.WEIGHT_FILES))
+    config = read_adapter_config(folder)
+    stored = tensors.list_tensors(folder)
+    rules = _rules(config, {name: tensor.shape for name, tensor in stored.items()}, encoder, lm, folder)
+    problems = names.Table(rules, unused=names.REFERENCE_UNUSED).problems({n: t.shape for n, t in stored.items()})
+    problems += tensors.unreadable(stored, {name for rule in rules for name in rule.names})
+    if problems:
+        raise ValueError(f"{folder} is no adapter for these models:\n  " + "\n  ".join(problems))
+    return tree.unflatten({rule.path: _read_leaf(rule, stored) for rule in rules}), config
+
+
+def read_adapter_config(folder: pathlib.Path) -> dict[str, Any]:
+    """The reference's config.json, checked; raises ValueError if it describes something else."""
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} can't be read ({error}): is {folder} an adapter folder of the reference?") from error
+    if config.get("model_type") != "desta25":
+        raise ValueError(f"{file} has model_type {config.get('model_type')!r}: an adapter's is 'desta25'")
+    if config.get("connector_mode", "qformer_1") != "qformer_1":
+        raise ValueError(f"{file} has connector_mode {config['connector_mode']!r}: only 'qformer_1' is known")
+    for key in ("qformer_num_hidden_layers", "prompt_size"):
+        if not isinstance(config.get(key), int) or config[key] < 1:
+            raise ValueError(f"{file}: {key} must be a whole number above 0, not {config.get(key)!r}")
+    return config
+
+
+def write_adapter(
+    out: str | os.PathLike,
+    adapter: tree.Tree,
+    *,
+    llm_model_id: str,
+    encoder_model_id: str,
+    tap_layers: Sequence[int],
+    placeholder_token: str,
+    audio_locator: str = "<|AUDIO|>",
+    audio_seconds: int = 30,
+    lora_alpha: float = 16.0,
+    lora_dropout: float = 0.1,
+    dtype: str = "float32",
+    overwrite: bool = False,
+) -> pathlib.Path:
+    """A folder that the reference's `DeSTA25AudioModel.from_pretrained` reads: weights, config.json, a model card.
+
+    With LoRA the reference's file has it too, and OUT/lora is a PEFT adapter by itself.
+
+    Args:
+        out: the folder to make.
+        adapter: {"connector": ..., "lora": ... if there is one}, arrays that the host can read.
+        llm_model_id, encoder_model_id: what the reference loads beside it: Hub names, or paths.
+        tap_layers: the encoder layers that the connector looks at, from 0.
+        placeholder_token, audio_locator, audio_seconds, lora_alpha, lora_dropout: as in training.
+        dtype: of the written tensors; "float32" loses nothing, "bfloat16" is half as large.
+        overwrite: whether an older export in `out` may be replaced.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+    rules = _rules_of_tree(adapter)
+    arrays = _outward(rules, adapter, DTYPES[dtype])
+    prompts = adapter["connector"]["prompts"]
+    config = {
+        "architectures": ["DeSTA25AudioModel"],
+        "model_type": "desta25",
+        "llm_model_id": llm_model_id,
+        "encoder_model_id": encoder_model_id,
+        "connector_mode": "qformer_1",
+        "qformer_num_hidden_layers": int(adapter["connector"]["layers"]["mlp_norm"]["scale"].shape[0]),
+        "prompt_size": int(prompts.shape[1]),
+        "audio_locator": audio_locator,
+        "placeholder_token": placeholder_token,
+        "use_lora": "lora" in adapter,
+        "target_layer_ids": [int(layer) for layer in tap_layers],
+        "audio_seconds": audio_seconds,
+    }
+    if len(tap_layers) != prompts.shape[0]:
+        raise ValueError(f"tap_layers {list(tap_layers)}: the adapter has prompts for {prompts.shape[0]} taps")
+    if "lora" in adapter:
+        rank = int(adapter["lora"]["q"]["a"].shape[-1])
+        config |= {"lora_rank": rank, "lora_alpha": lora_alpha, "lora_dropout": lora_dropout}
+    with whole_folder(out, overwrite=overwrite, marker="config.json") as partial:
+        save_file(arrays, partial / "model.safetensors", metadata={"format": "pt"})
+        _write_json(partial / "config.json", config)
+        (partial / "README.md").write_text(model_card(config, tree.count(adapter)))
+        if "lora" in adapter:
+            _write_peft(partial / "lora", _lora(rules), adapter, config, dtype)
+    return pathlib.Path(out)
+
+
+def _write_peft(
+    folder: pathlib.Path, rules: Sequence[names.Rule], adapter: tree.Tree, config: Mapping[str, Any], dtype: str
+) -> None:
+    """The LoRA alone, as PEFT's PeftModel.from_pretrained reads it."""
+    folder.mkdir()
+    arrays = _outward(names.peft_rules(rules), adapter, DTYPES[dtype])
+    save_file(arrays, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    peft_config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": config["llm_model_id"],
+        "r": config["lora_rank"],
+        "lora_alpha": config["lora_alpha"],
+        "lora_dropout": config["lora_dropout"],
+        "target_modules": list(PROJECTIONS),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    _write_json(folder / "adapter_config.json", peft_config)
+
+
+def _outward(rules: Sequence[names.Rule], adapter: tree.Tree, dtype: np.dtype) -> dict[str, np.ndarray]:
+    leaves = tree.flatten(adapter)
+    arrays = {}
+    for rule in rules:
+        arrays |= rule.outward(np.asarray(leaves[rule.path]).astype(dtype))
+    return arrays
+
+
+def _read_leaf(rule: names.Rule, stored: Mapping[str, tensors.StoredTensor]) -> np.ndarray:
+    parts = [rule.inward(stored[name].read()).astype(np.float32) for name in rule.names]
+    return np.stack(parts) if rule.layers else np.ascontiguousarray(parts[0])
+
+
+def _rules(
+    config: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    encoder: WhisperShape | None,
+    lm: DecoderShape | None,
+    folder: pathlib.Path,
+) -> tuple[names.Rule, ...]:
+    """The rules for the sizes that the models, or else the file itself, give."""
+    projection = shapes.get("perception.connector.proj.1.weight", ())
+    if len(projection) != 2:
+        raise ValueError(f"{folder / tensors.WEIGHTS} lacks perception.connector.proj.1.weight: it is no adapter")
+    taps = config.get("target_layer_ids")
+    prompts = [name for name in shapes if name.startswith("perception.connector.layer_prompts.")]
+    rules = names.connector_rules(
+        taps=len(taps) if taps else len(prompts),
+        prompt_size=config["prompt_size"],
+        width=encoder.width if encoder else projection[1],
+        layers=config["qformer_num_hidden_layers"],
+        lm_width=lm.width if lm else projection[0],
+    )
+    return rules + _lora_rules(shapes, lm, folder) if config.get("use_lora") else rules
+
+
+def _lora_rules(
+    shapes: Mapping[str, tuple[int, ...]], lm: DecoderShape | None, folder: pathlib.Path
+) -> tuple[names.Rule, ...]:
+    module = "llm_model.model.layers.0.self_attn."
+    a, q, k = (shapes.get(module + n, ()) for n in (f"q_proj.{A}", f"q_proj.{B}", f"k_proj.{B}"))
+    if not len(a) == len(q) == len(k) == 2:
+        raise ValueError(
+            f"{folder / 'config.json'} has use_lora, but {folder / tensors.WEIGHTS} lacks {module}q_proj.{A} or its "
+            "fellows: save the adapter with its LoRA weights, or set use_lora to false"
+        )
+    numbers = [int(found[1]) for name in shapes if (found := re.match(r"llm_model\.model\.layers\.(\d+)\.", name))]
+    return names.lora_rules(
+        layers=lm.layers if lm else 1 + max(numbers),
+        width=lm.width if lm else a[1],
+        query_width=lm.heads * lm.head_width if lm else q[0],
+        key_width=lm.key_heads * lm.head_width if lm else k[0],
+        rank=a[0],
+    )
+
+
+def _rules_of_tree(adapter: tree.Tree) -> tuple[names.Rule, ...]:
+    connector = adapter["connector"]
+    taps, prompt_size, width = connector["prompts"].shape
+    rules = names.connector_rules(
+        taps=taps,
+        prompt_size=prompt_size,
+        width=width,
+        layers=connector["layers"]["mlp_norm"]["scale"].shape[0],
+        lm_width=connector["proj"]["bias"].shape[0],
+    )
+    if "lora" in adapter:
+        lora = adapter["lora"]
+        layers, lm_width, rank = lora["q"]["a"].shape
+        rules += names.lora_rules(
+            layers=layers,
+            width=lm_width,
+            query_width=lora["q"]["b"].shape[-1],
+            key_width=lora["k"]["b"].shape[-1],
+            rank=rank,
+        )
+    wrong = tree.differences(adapter, tree.unflatten({rule.path: np.broadcast_to(0.0, rule.shape) for rule in rules}))
+    if wrong:
+        raise ValueError("This is no adapter tree:\n  " + "\n  ".join(wrong))
+    return rules
+
+
+def _write_json(file: pathlib.Path, content: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _lora(rules: Sequence[names.Rule]) -> list[names.Rule]:
+    return [rule for rule in rules if rule.path.startswith("lora.")]

@@ -1,0 +1,69 @@
+"""Folders that are either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def whole_folder(out: str | os.PathLike, *, overwrite: bool, marker: str) -> Iterator[pathlib.Path]:
+    """OUT.partial to write into; it becomes OUT when all is written and on the disk, and goes away on an error.
+
+    Args:
+        out: the folder to make.
+        overwrite: whether an older one may be replaced; only one that holds `marker` is.
+        marker: a file by which a folder of ours is known.
+
+    Raises:
+        ValueError: OUT exists and may not be replaced.
+    """
+    out = pathlib.Path(out).absolute()
+    check_free(out, overwrite=overwrite, marker=marker)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        _sync(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _put_in_place(partial, out)
+
+
+def check_free(out: str | os.PathLike, *, overwrite: bool, marker: str) -> None:
+    """Raises ValueError if OUT exists and may not be replaced; see `whole_folder`."""
+    out = pathlib.Path(out)
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ValueError(f"{out} exists and is a file: give another folder to write to")
+    if not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise ValueError(f"{out} exists: give another folder, or --overwrite to replace it")
+    if not (out / marker).is_file():
+        raise ValueError(f"{out} holds something else (it has no {marker}), so it is not replaced: give another folder")
+
+
+def _sync(folder: pathlib.Path) -> None:
+    """Waits until every file is on the disk: a power failure after the rename must not leave holes."""
+    for path in [folder, *folder.rglob("*")]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _put_in_place(partial: pathlib.Path, out: pathlib.Path) -> None:
+    older = out.with_name(out.name + ".replaced")
+    shutil.rmtree(older, ignore_errors=True)
+    if out.exists():
+        out.rename(older)  # not deleted in place: a kill in the middle would leave half a folder under the name
+    partial.rename(out)
+    shutil.rmtree(older, ignore_errors=True)
