@@ -1,7 +1,7 @@
 """The one place that knows foreign tensor names: tables of rules, read in both directions.
 
-Foreign are Whisper, Llama, Qwen2 and Qwen3 as transformers names them, the PyTorch reference's connector, PEFT's LoRA. A
-rule says which foreign tensors make up one leaf of ours, and how: a Linear weight of PyTorch is [out, in], our kernel
+Foreign are Whisper, Llama, Qwen2 and Qwen3 as transformers names them, the PyTorch reference's connector, PEFT's LoRA.
+A rule says which foreign tensors make up one leaf of ours, and how: a Linear weight of PyTorch is [out, in], our kernel
 [in, out]; its convolution [out, in, time], ours [time, in, out]; its layers lie apart, ours in one stack.
 """
 

@@ -46,6 +46,7 @@ WHISPER = {
     **{"d_model": 64, "encoder_layers": 4, "encoder_attention_heads": 4, "encoder_ffn_dim": 128, "num_mel_bins": 80},
     **{"decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 128, "vocab_size": 64},
     **{"max_source_positions": 1500, "max_target_positions": 64},
+    **{"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 0},
 }
 SHARD_BYTES = 5 * 10**9
 CONVERT = "import sys; from desta_jax.weights.convert import convert; convert(*sys.argv[1:4])"
