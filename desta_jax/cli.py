@@ -25,7 +25,7 @@ class Verb:
     summary: str
     usage: str
     define: Callable[[flags.FlagValues], None]
-    run: Callable[[flags.FlagValues], None]
+    run: Callable[[flags.FlagValues], int | None]  # gives an exit status, None for 0
     required: tuple[str, ...]
     examples: tuple[str, ...]
     notes: str = ""
@@ -83,16 +83,16 @@ def describe(name: str) -> str:
 
 
 def _run(name: str, arguments: list[str]) -> int:
+    show_traceback = "--traceback" in arguments or "DESTA_JAX_TRACEBACK" in os.environ
     try:
         values = _parse(name, arguments)
+        flags.FLAGS.mark_as_parsed()  # libraries that read absl flags of their own get the defaults
+        status = VERBS[name].run(values)
+        sys.stdout.flush()
+        return status or 0
     except UsageError as error:
         print(f"desta-jax {name}: {error}. See desta-jax {name} --help", file=sys.stderr)
         return USAGE
-    flags.FLAGS.mark_as_parsed()  # libraries that read absl flags of their own get the defaults
-    try:
-        VERBS[name].run(values)
-        sys.stdout.flush()
-        return 0
     except KeyboardInterrupt:
         print(f"\ndesta-jax {name}: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -100,7 +100,7 @@ def _run(name: str, arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        if values.traceback or os.environ.get("DESTA_JAX_TRACEBACK"):
+        if show_traceback:
             traceback.print_exc()
         print(f"desta-jax {name}: {error}", file=sys.stderr)
         return FAILED
@@ -159,6 +159,10 @@ def _suggest(name: str, names) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _convert_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("llm", None, "Llama 3, Qwen2.5 or Qwen3: a Hugging Face folder or NAME[@REVISION]", values)
     flags.DEFINE_string("encoder", None, "Whisper, of any size: a Hugging Face folder or NAME[@REVISION]", values)
@@ -170,7 +174,65 @@ def _convert_flags(values: flags.FlagValues) -> None:
 def _convert(values: flags.FlagValues) -> None:
     from desta_jax.weights.convert import convert
 
-    convert(values.llm, values.encoder, values.out, adapter=values.adapter, overwrite=values.overwrite)
+    convert(values.llm, values.encoder, values.out, adapter=values.adapter, overwrite=values.overwrite, progress=_say)
+    _say(f"{values.out} is made")
+
+
+def _records_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_multi_string(
+        "manifest", [], "rows in AQA5M's form: one JSON lines file or several", flag_values=values
+    )
+    flags.DEFINE_string("audio_root", None, "the folder under which the rows' audio paths lie", values)
+    flags.DEFINE_string("out", None, "the folder of the records", values)
+    flags.DEFINE_string("name", "desta_aqa5m", "of the dataset, in the shards' names", values)
+    flags.DEFINE_string("split", "train", "of the dataset, in the shards' names", values)
+    flags.DEFINE_integer("rows_per_shard", 0, "in place of --shards: how many rows in each", 0, flag_values=values)
+    flags.DEFINE_integer("shards", 0, "how many; 0 chooses by the number of rows", 0, flag_values=values)
+    flags.DEFINE_integer("workers", 0, "processes; 0 is one a core", 0, flag_values=values)
+    flags.DEFINE_float("max_rejected", 0.01, "the fraction of rows that may be unusable", 0, 1, flag_values=values)
+    flags.DEFINE_bool("verify", False, "check every checksum of the records in --out, and decode them", values)
+    flags.DEFINE_bool("describe", False, "print counts, hours and lengths of the records in --out", values)
+
+
+def _records(values: flags.FlagValues) -> None:
+    if not (values.manifest or values.verify or values.describe):
+        raise UsageError("--manifest must be given, or --verify or --describe for records that are there")
+    if values.manifest:
+        if not values.audio_root:
+            raise UsageError("--audio_root must be given")
+        _write_records(values)
+    if values.verify:
+        _verify_records(values.out, values.workers)
+    if values.describe:
+        from desta_jax.records.describe import describe, format_description
+
+        print(format_description(describe(values.out, workers=values.workers)))
+
+
+def _write_records(values: flags.FlagValues) -> None:
+    from desta_jax.records.write import write_records
+
+    write_records(
+        values.manifest,
+        values.audio_root,
+        values.out,
+        name=values.name,
+        split=values.split,
+        shards=values.shards,
+        rows_per_shard=values.rows_per_shard,
+        workers=values.workers,
+        max_rejected_fraction=values.max_rejected,
+        report=_say,
+    )
+
+
+def _verify_records(folder: str, workers: int) -> None:
+    from desta_jax.records.verify import verify
+
+    report = verify(folder, workers=workers, report=_say)
+    print(f"{folder}: {report.records} good records with {report.clips} clips")
+    if report.problems:
+        raise ValueError(f"{folder} is damaged; make these shards again:\n  " + "\n  ".join(report.problems))
 
 
 def _train_flags(values: flags.FlagValues) -> None:
@@ -179,11 +241,11 @@ def _train_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(OVERRIDE, [], "changes a key of the config: --config.train.steps=100", values)
 
 
-def _train(values: flags.FlagValues) -> None:
+def _train(values: flags.FlagValues) -> int:
     from desta_jax.config import load_config
     from desta_jax.training.loop import train
 
-    train(load_config(values.config, values[OVERRIDE].value), values.workdir)
+    return train(load_config(values.config, values[OVERRIDE].value), values.workdir)
 
 
 def _export_flags(values: flags.FlagValues) -> None:
@@ -211,6 +273,19 @@ VERBS = {
             "desta-jax convert --llm folders/qwen --encoder folders/whisper --adapter folders/desta --out models/mine",
         ),
     ),
+    "records": Verb(
+        summary="rows in AQA5M's form and their audio to sharded, indexed TFRecords",
+        usage="--manifest FILE ... --audio_root DIR --out DIR | --out DIR --verify | --out DIR --describe",
+        define=_records_flags,
+        run=_records,
+        required=("out",),
+        examples=(
+            "desta-jax records --manifest aqa5m/*.jsonl --audio_root audio --out records/train",
+            "desta-jax records --out records/train --verify --describe",
+        ),
+        notes="A job that was stopped goes on when started again. A row whose audio is missing or broken goes to "
+        "rejected.jsonl with the reason.",
+    ),
     "train": Verb(
         summary="train the adapter, or resume where the run stopped",
         usage="--config FILE --workdir DIR [--config.KEY=VALUE ...]",
@@ -222,7 +297,8 @@ VERBS = {
             "desta-jax train --config configs/paper.py --workdir gs://bucket/runs/paper --config.mesh.fsdp=16",
         ),
         notes="Any key of the config can be changed from the command line; a wrong key is an error that suggests the "
-        "right one. A folder that holds a checkpoint is resumed.",
+        "right one. A folder that holds a checkpoint is resumed. SIGTERM and Ctrl-C save first, and the exit status is "
+        "then 75.",
     ),
     "export": Verb(
         summary="a run's adapter as a folder that the PyTorch reference loads",

@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# Trains an adapter from end to end on this machine's CPU, with real small models and audible speech.
+#
+#   launch/quickstart.sh [--out DIR] [--steps N]     SmolLM2-135M-Instruct and Whisper base, a few minutes on two cores
+#   launch/quickstart.sh --micro [--out DIR]         random micro models, about a minute, nothing to download
+#
+# It makes the Python environment .venv, fetches the models, has eSpeak NG speak some clips, converts, makes records,
+# trains, exports, and reads the export back. It can be interrupted and run again: what is done is not done twice.
+#
+#   --out DIR     where everything goes (default: quickstart)
+#   --steps N     training steps (default: the config's, configs/smol.py or configs/micro.py)
+#   --micro       random micro models in place of real ones
+#
+# ENVIRONMENT names another Python environment than .venv, PYTHON the Python to make it with.
+set -euo pipefail
+
+usage() {
+    sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"
+}
+
+refuse() {
+    echo "quickstart: $1. See launch/quickstart.sh --help" >&2
+    exit 2
+}
+
+# Prints a stage's heading, and remembers its number and start.
+stage() {
+    number=$((number + 1))
+    printf '\n[%d/8] %s (%d s since the start)\n' "$number" "$1" "$SECONDS"
+}
+
+farewell() {
+    local status=$?
+    if ((status)); then
+        echo "quickstart: stopped before the end. The same command goes on from here; what is done stays in $out" >&2
+    fi
+}
+
+name=smol out=quickstart steps=
+while (($#)); do
+    case $1 in
+    --help | -h)
+        usage
+        exit
+        ;;
+    --micro) name=micro ;;
+    --out | --steps)
+        (($# > 1)) || refuse "$1 needs a value"
+        if [[ $1 == --out ]]; then out=$2; else steps=$2; fi
+        shift
+        ;;
+    --out=*) out=${1#*=} ;;
+    --steps=*) steps=${1#*=} ;;
+    *) refuse "there is no argument $1" ;;
+    esac
+    shift
+done
+[[ -n $out ]] || refuse "--out needs a folder"
+[[ -z $steps || $steps =~ ^[1-9][0-9]*$ ]] || refuse "--steps must be a number of steps, not '$steps'"
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+here=$out/$name
+cd "$repository"
+export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
+environment=${ENVIRONMENT:-.venv}
+number=0
+trap farewell EXIT
+
+stage "The Python environment $environment"
+launch/environment.sh "$environment" launch/requirements.lock
+python=$environment/bin/python
+desta=$environment/bin/desta-jax
+
+stage "The models"
+if [[ $name == micro ]]; then
+    "$python" launch/micro_models.py "$out/models"
+    llm=micro-llama encoder=micro-whisper languages=(en-us es) sentences=2
+else
+    "$python" launch/real_models.py "$out/models"
+    llm=smollm2-135m-instruct encoder=whisper-base languages=(en-us es fr de it) sentences=6
+fi
+
+stage "Spoken clips"
+"$python" launch/spoken_clips.py "$here/clips" --languages "${languages[@]}" --sentences "$sentences"
+
+stage "Convert the models"
+if [[ -d $here/model ]]; then
+    echo "$here/model is there"
+else
+    "$desta" convert --llm "$out/models/$llm" --encoder "$out/models/$encoder" --out "$here/model"
+fi
+
+stage "Make records"
+for split in train validation; do
+    "$desta" records --manifest "$here/clips/$split.jsonl" --audio_root "$here/clips/audio" \
+        --name spoken_clips --split "$split" --shards 2 --out "$here/records/$split"
+done
+
+stage "Train"
+if [[ -d $here/adapter ]]; then
+    echo "$here/adapter is there: trained and exported"
+else
+    "$desta" train --config "configs/$name.py" --workdir "$here/run" --config.model.checkpoint="$here/model" \
+        --config.data.train="$here/records/train" --config.data.validation="$here/records/validation" \
+        ${steps:+--config.train.steps="$steps"}
+fi
+
+stage "Export for PyTorch"
+if [[ -d $here/adapter ]]; then
+    echo "$here/adapter is there"
+else
+    "$desta" export --workdir "$here/run" --out "$here/adapter"
+fi
+
+stage "Read the export back"
+"$python" launch/account.py "$here"
+printf '\nAll of it took %d s.\n' "$SECONDS"
