@@ -10,7 +10,6 @@ import numpy as np
 
 FILES = ("features.json", "dataset_info.json")  # in the order in which they are put in place
 VERSION = "1.0.0"
-
 DESCRIPTION = (
     "Audio question answering rows for training audio language models: 16 kHz mono FLAC clips, a chat that speaks "
     "of them, and the response of a language model that read their descriptions in place of the audio."
@@ -39,9 +38,7 @@ def features():
     )
 
 
-def render(
-    name: str, split: str, counts: Sequence[int], size: int, description: str = DESCRIPTION, citation: str = ""
-) -> Mapping[str, bytes]:
+def render(name: str, split: str, counts: Sequence[int], size: int) -> Mapping[str, bytes]:
     """The content of FILES.
 
     Args:
@@ -59,7 +56,7 @@ def render(
             name=name, version=tfds.core.Version(VERSION), data_dir=directory, module_name=""
         )
         info = tfds.core.DatasetInfo(
-            builder=identity, features=features(), description=description, citation=citation, disable_shuffling=True
+            builder=identity, features=features(), description=DESCRIPTION, disable_shuffling=True
         )
         info.set_file_format(file_adapters.FileFormat.TFRECORD)
         info.set_splits(

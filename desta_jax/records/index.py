@@ -36,6 +36,10 @@ class Index:
     samples: Int64[np.ndarray, "records"]
     """16 kHz samples of all its clips together."""
 
+    def entry(self, number: int) -> Entry:
+        """One record's line, by its number over all shards."""
+        return Entry(**{name: int(getattr(self, name)[number]) for name in _COLUMNS})
+
     def to_bytes(self) -> bytes:
         """The content of index.npz; the same index gives the same bytes."""
         file = io.BytesIO()

@@ -37,8 +37,6 @@ def write_records(
     rows_per_shard: int = 0,
     workers: int = 0,
     max_rejected_fraction: float = 0.01,
-    description: str = dataset_info.DESCRIPTION,
-    citation: str = "",
     report: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> dict:
     """Writes a directory of records from manifests in AQA5M's form.
@@ -56,7 +54,6 @@ def write_records(
         shards: their number; 0 chooses by the number of rows, or by `rows_per_shard` if that is given.
         workers: processes; 0 is one a core.
         max_rejected_fraction: how many of the rows may be unusable before the job fails.
-        description, citation: for dataset_info.json.
         report: gets the progress lines.
 
     Returns:
@@ -84,7 +81,7 @@ def write_records(
         _check_fraction(plan, plan.rejections, max_rejected_fraction, out)
         with _opened(out, plan):
             notes = _make_shards(plan, out, pool, max_rejected_fraction, report)
-            summary = _finish(plan, out, notes, description, citation)
+            summary = _finish(plan, out, notes)
     report(_one_line(out, summary))
     return summary
 
@@ -197,7 +194,7 @@ def _check_fraction(plan: Plan, rejections: Mapping[int, Rejection], allowed: fl
     )
 
 
-def _finish(plan: Plan, out: str, notes: Sequence[ShardNote], description: str, citation: str) -> dict:
+def _finish(plan: Plan, out: str, notes: Sequence[ShardNote]) -> dict:
     """Writes what makes the directory whole, the index last."""
     rejections = dict(plan.rejections)
     for note in notes:
@@ -216,7 +213,7 @@ def _finish(plan: Plan, out: str, notes: Sequence[ShardNote], description: str, 
     }
     _write_rejected(out, rejections)
     _replace(os.path.join(out, SUMMARY_FILE), json.dumps(summary, indent=1).encode())
-    about = dataset_info.render(plan.name, plan.split, index.counts.tolist(), size, description, citation)
+    about = dataset_info.render(plan.name, plan.split, index.counts.tolist(), size)
     for file, content in about.items():
         _replace(os.path.join(out, file), content)
     _replace(os.path.join(out, indexing.INDEX_FILE), index.to_bytes())

@@ -1,0 +1,1 @@
+"""DeSTA-AQA5M as a TensorFlow Datasets dataset; importing the builder module registers it."""

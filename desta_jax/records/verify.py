@@ -1,0 +1,157 @@
+"""Everything that can be checked of a directory of records: checksums, sound, counts, index."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+from desta_jax.audio import load
+from desta_jax.records import index as indexing
+from desta_jax.records import rows, schema, tfrecord
+from desta_jax.records.read import RecordSource, shared_source
+from desta_jax.records.workers import Progress, Workers, default_workers
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `verify` found."""
+
+    records: int
+    """Good ones."""
+    clips: int
+    samples: int
+    problems: list[str]
+    """One line each: shard, record number in the shard, id where it can be read, and what is wrong."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+    directory: str
+    number: int
+    first: int
+    """Number of its first record in the directory."""
+
+
+def verify(
+    directory: str,
+    *,
+    workers: int = 0,
+    report: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+) -> Report:
+    """Reads every record: checksums, fields, every clip decoded and measured, and all of it against the index.
+
+    Goes on past damage, so that the report lists all of it.
+
+    Raises:
+        FileNotFoundError: no such directory.
+        ValueError: the directory is unfinished or its index is damaged.
+    """
+    source = RecordSource(directory)
+    index = source.index
+    starts = [0, *index.counts.cumsum().tolist()]
+    shards = [_Shard(directory, number, starts[number]) for number in range(len(index.shards))]
+    problems: dict[int, list[str]] = {}
+    records = clips = samples = 0
+    with Workers(workers or default_workers()) as pool:
+        for found in pool.each(_verify_shard, shards, Progress(report, len(source), len(shards))):
+            number, part = found
+            problems[number] = part.problems
+            records, clips, samples = records + part.records, clips + part.clips, samples + part.samples
+    shared_source.cache_clear()  # one worker is a thread of this process, and the directory may change
+    lines = [line for number in sorted(problems) for line in problems[number]]
+    return Report(records, clips, samples, _directory_problems(directory, index) + lines)
+
+
+def _verify_shard(shard: _Shard, count: Callable[[bool], bool]) -> tuple[int, Report]:
+    index = shared_source(shard.directory).index
+    name = index.shards[shard.number]
+    path = os.path.join(shard.directory, name)
+    problems: list[str] = []
+    if not os.path.isfile(path):
+        return shard.number, Report(0, 0, 0, [f"{name}: no such file"])
+    records = clips = samples = end = 0
+    with open(path, "rb") as file:
+        for number in range(int(index.counts[shard.number])):
+            entry = index.entry(shard.first + number)
+            found = list(_record_problems(file, entry, end))
+            problems += [f"{name} record {number}{_id(file, entry)}: {problem}" for problem in found]
+            end = entry.offset + entry.length + tfrecord.FOOTER
+            if not found:
+                records, clips, samples = records + 1, clips + entry.clips, samples + entry.samples
+            if not count(not found):
+                break
+    if (surplus := os.path.getsize(path) - end) > 0:
+        problems.append(f"{name}: {surplus} bytes after the last record of the index")
+    return shard.number, Report(records, clips, samples, problems)
+
+
+def _record_problems(file, entry: indexing.Entry, previous_end: int) -> Iterator[str]:
+    """What is wrong with one record; `previous_end` is where the one before it ends."""
+    if entry.offset != previous_end + tfrecord.HEADER:
+        yield f"the index says byte {entry.offset}, but the record before ends at {previous_end}"
+    file.seek(entry.offset - tfrecord.HEADER)
+    header, record, footer = file.read(tfrecord.HEADER), file.read(entry.length), file.read(tfrecord.FOOTER)
+    try:
+        length = tfrecord.header_length(header)
+        if length != entry.length:
+            yield f"its header says {length} bytes, the index {entry.length}"
+    except ValueError as error:
+        yield str(error)
+    try:
+        tfrecord.check_record(record, footer)
+        sample = schema.decode(record)
+    except ValueError as error:
+        yield str(error)
+        return
+    yield from _sample_problems(sample)
+    text_length = schema.text_length(record)
+    if entry != indexing.entry_of(record, entry.offset, text_length, sample.num_samples):
+        yield "its clips, samples or text are not what the index says"
+
+
+def _sample_problems(sample: schema.Sample) -> Iterator[str]:
+    located = sum(message["content"].count(rows.AUDIO_LOCATOR) for message in sample.messages)
+    numbers = {len(sample.audio), len(sample.num_samples), len(sample.transcripts), located}
+    if len(numbers) > 1:
+        yield (
+            f"{len(sample.audio)} clips, {len(sample.num_samples)} lengths, {len(sample.transcripts)} transcripts and "
+            f"{located} {rows.AUDIO_LOCATOR} do not agree"
+        )
+    for number, (clip, samples) in enumerate(zip(sample.audio, sample.num_samples, strict=False)):
+        try:
+            decoded = len(load.decode_flac(clip))
+        except ValueError as error:
+            yield f"clip {number}: {error}"
+            continue
+        if decoded != samples or not samples:
+            yield f"clip {number} has {decoded} samples, the record says {samples}"
+
+
+def _id(file, entry: indexing.Entry) -> str:
+    """The record's id, if its text is whole."""
+    file.seek(entry.offset)
+    text = file.read(entry.text_length)
+    if tfrecord.checksum(text) != entry.text_checksum:
+        return ""
+    return f" (id {schema.decode_text(text).id})"
+
+
+def _directory_problems(directory: str, index: indexing.Index) -> list[str]:
+    """Shards that the index does not know, and counts that TensorFlow Datasets would get wrong."""
+    known = set(index.shards)
+    problems = [
+        f"{file}: a shard that {indexing.INDEX_FILE} does not know"
+        for file in sorted(os.listdir(directory))
+        if ".tfrecord" in file and file not in known
+    ]
+    try:
+        with open(os.path.join(directory, "dataset_info.json")) as file:
+            lengths = [int(length) for length in json.load(file)["splits"][0]["shardLengths"]]
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        return [*problems, f"dataset_info.json: cannot be read ({error})"]
+    if lengths != index.counts.tolist():
+        problems.append(f"dataset_info.json: shards of {lengths} records, in the index {index.counts.tolist()}")
+    return problems
