@@ -1,0 +1,360 @@
+# shellcheck shell=bash
+# What tpu_vm.sh and gke.sh share: flags, checks that cost nothing, the packed checkout, and running or only
+# printing commands. Sourced, never run.
+# shellcheck disable=SC2034  # many of these variables are read by the script that sources this file
+
+set -euo pipefail
+
+# The trainer's exit codes. Anything else is an error of the program.
+readonly EXIT_COMPLETE=0
+readonly EXIT_INTERRUPTED=75 # stopped by a signal after saving: to be started again
+readonly WORKER_ROOT=desta_jax_run # on a worker, under the home directory
+readonly MOUNT_ROOT=/gcs           # on a worker: the bucket B is seen at /gcs/B
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+verb=""
+project="" zone="" name="" topology="" config="" workdir="" model=""
+records=() overrides=()
+slices=1 spot=no keep=no dry_run=no
+poll_seconds=30 max_errors=3
+
+say() { printf '%s\n' "$*" >&2; }
+
+# Wrong inputs end with 2: nothing was created, nothing was spent.
+die() {
+  printf 'error: %s\n' "$*" >&2
+  exit 2
+}
+
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || die "bash 4.4 or newer is needed, this is $BASH_VERSION"
+
+# The arguments as one line that a shell reads back as the same arguments.
+shell_words() {
+  local word line=""
+  for word in "$@"; do
+    [[ $word =~ ^[A-Za-z0-9_./:=@%+,-]+$ ]] || word=${word@Q}
+    line+="$word "
+  done
+  printf '%s\n' "${line% }"
+}
+
+# Runs a command that changes something; a dry run prints it on stdout in its place.
+run() {
+  if [[ $dry_run == yes ]]; then
+    shell_words "$@"
+  else
+    say "+ $(shell_words "$@")"
+    "$@"
+  fi
+}
+
+# query ASSUMED COMMAND...: asks the cloud and puts the output in `answer`. A dry run prints the command and goes on
+# as if the output had been ASSUMED. Returns the command's status.
+query() {
+  local assumed=$1
+  shift
+  if [[ $dry_run == yes ]]; then
+    shell_words "$@"
+    answer=$assumed
+  else
+    answer=$("$@")
+  fi
+}
+
+pause() { [[ $dry_run == yes ]] || sleep "$poll_seconds"; }
+
+# --- flags ---------------------------------------------------------------------------------------------------------
+
+readonly COMMON_FLAGS="\
+  --project ID          Google Cloud project that pays
+  --zone ZONE           for example us-east5-b; the TPUs, and best also the buckets, are there
+  --name NAME           of this run's cloud resources; the same name finds them again
+  --topology NAME       v4-8 ... v4-2048, v5p-8 ... v5p-2048 (the number counts cores, two a chip),
+                        v5e-1 ... v5e-256, v6e-1 ... v6e-256 (the number counts chips)
+  --slices N            slices of that topology, joined over the data-centre network [1]
+  --spot                spot capacity: cheaper, may be taken away at any time, the run resumes by itself
+  --config FILE         the run's config, a file of this checkout (configs/...)
+  --workdir gs://...    the run's work directory: checkpoints, metrics, logs
+  --records gs://...    folder written by \`desta-jax records\`; repeat for several. Replaces data.train
+  --model gs://...      folder written by \`desta-jax convert\`. Replaces model.checkpoint
+  --config.KEY=VALUE    any key of the config, as for \`desta-jax train\`
+  --keep                leave the TPUs running at the end (they go on costing)
+  --max_errors N        errors of the program or the cloud before giving up; preemptions do not count [3]
+  --poll_seconds N      between two looks at the run [30]
+  --dry_run             print the exact commands of a smooth run, on stdout, and call nothing
+  --help"
+
+# parse_flags EXTRA_SETTER ARGUMENTS...: EXTRA_SETTER FLAG VALUE takes the script's own flags, and fails on others.
+parse_flags() {
+  local extra_setter=$1 flag value
+  shift
+  (($#)) || { usage >&2 && exit 2; }
+  case $1 in
+    --help | -h | help) usage && exit 0 ;;
+    -*) die "the first argument is a verb, got $1; --help lists them" ;;
+  esac
+  verb=$1
+  shift
+  while (($#)); do
+    flag=${1%%=*}
+    case $flag in
+      --help | -h) usage && exit 0 ;;
+      --spot) spot=yes && shift && continue ;;
+      --keep) keep=yes && shift && continue ;;
+      --dry_run) dry_run=yes && shift && continue ;;
+      --config.*)
+        [[ $1 == *=* ]] || die "$1: write it as $1=VALUE"
+        overrides+=("$1") && shift && continue
+        ;;
+    esac
+    if "$extra_setter" "$flag" "" switch; then shift && continue; fi
+    if [[ $1 == *=* ]]; then
+      value=${1#*=} && shift
+    else
+      (($# >= 2)) || die "$flag needs a value"
+      value=$2 && shift 2
+    fi
+    case $flag in
+      --project) project=$value ;;
+      --zone) zone=$value ;;
+      --name) name=$value ;;
+      --topology) topology=$value ;;
+      --slices) slices=$value ;;
+      --config) config=$value ;;
+      --workdir) workdir=${value%/} ;;
+      --records) records+=("${value%/}") ;;
+      --model) model=${value%/} ;;
+      --max_errors) max_errors=$value ;;
+      --poll_seconds) poll_seconds=$value ;;
+      *) "$extra_setter" "$flag" "$value" value || die "no such flag: $flag; --help lists them" ;;
+    esac
+  done
+}
+
+# --- topologies ----------------------------------------------------------------------------------------------------
+
+# Fills accelerator_type (Cloud TPU's name), hosts, chips_per_host (of one slice), runtime_version (TPU VM),
+# gke_accelerator, gke_machine and gke_topology from --topology.
+describe_topology() {
+  local generation=${topology%-*} size=${topology##*-} machine
+  [[ $generation == v5litepod ]] && generation=v5e
+  case $generation:$size in
+    v5e:1 | v6e:1) gke_topology=1x1 ;;
+    v5e:4 | v6e:4) gke_topology=2x2 ;;
+    v5e:8 | v6e:8) gke_topology=2x4 ;;
+    v5e:16 | v6e:16) gke_topology=4x4 ;;
+    v5e:32 | v6e:32) gke_topology=4x8 ;;
+    v5e:64 | v6e:64) gke_topology=8x8 ;;
+    v5e:128 | v6e:128) gke_topology=8x16 ;;
+    v5e:256 | v6e:256) gke_topology=16x16 ;;
+    v4:8 | v5p:8) gke_topology=2x2x1 ;;
+    v4:16 | v5p:16) gke_topology=2x2x2 ;;
+    v4:32 | v5p:32) gke_topology=2x2x4 ;;
+    v4:64 | v5p:64) gke_topology=2x4x4 ;;
+    v4:128 | v5p:128) gke_topology=4x4x4 ;;
+    v4:256 | v5p:256) gke_topology=4x4x8 ;;
+    v4:512 | v5p:512) gke_topology=4x8x8 ;;
+    v4:1024 | v5p:1024) gke_topology=8x8x8 ;;
+    v4:2048 | v5p:2048) gke_topology=8x8x16 ;;
+    *) die "--topology $topology: no such slice; v5e and v6e take 1, 4, 8, 16, 32, 64, 128 or 256 chips" \
+      "(v6e-16), v4 and v5p take 8, 16, 32 ... 2048 cores (v5p-128)" ;;
+  esac
+  case $generation in
+    v4) accelerator_type=$topology runtime_version=tpu-ubuntu2204-base gke_accelerator=tpu-v4-podslice machine=ct4p-hightpu ;;
+    v5p) accelerator_type=$topology runtime_version=v2-alpha-tpuv5 gke_accelerator=tpu-v5p-slice machine=ct5p-hightpu ;;
+    v5e) accelerator_type=v5litepod-$size runtime_version=v2-alpha-tpuv5-lite gke_accelerator=tpu-v5-lite-podslice machine=ct5lp-hightpu ;;
+    v6e) accelerator_type=$topology runtime_version=v2-alpha-tpuv6e gke_accelerator=tpu-v6e-slice machine=ct6e-standard ;;
+  esac
+  case $generation in
+    v4 | v5p) chips_per_host=4 hosts=$((size / 8)) ;; # two cores a chip
+    *) chips_per_host=$((size <= 8 ? size : 4)) hosts=$((size <= 8 ? 1 : size / 4)) ;;
+  esac
+  gke_machine=$machine-${chips_per_host}t
+}
+
+# --- checks --------------------------------------------------------------------------------------------------------
+
+need_tool() { command -v "$1" >/dev/null || die "$1 is not installed: $2"; }
+
+need_flag() { [[ -n ${!1} ]] || die "--$1 is needed; --help explains it"; }
+
+need_number() { [[ ${!1} =~ ^[0-9]+$ && ${!1} -ge $2 ]] || die "--$1 ${!1}: a whole number, at least $2, is needed"; }
+
+bucket_of() {
+  local path=${1#gs://}
+  printf '%s\n' "${path%%/*}"
+}
+
+# The path at which a worker sees gs://BUCKET/FOLDER.
+mounted() { printf '%s\n' "$MOUNT_ROOT/${1#gs://}"; }
+
+check_gs_path() {
+  [[ $2 =~ ^gs://[a-z0-9][a-z0-9._-]+/.+$ ]] || die "$1 $2: a folder in a bucket is needed, gs://BUCKET/FOLDER"
+  [[ $2 != *[[:space:]]* ]] || die "$1 $2: no spaces"
+}
+
+# Where the resources are: enough for status, logs and down.
+check_place() {
+  need_flag project && need_flag zone && need_flag name
+  [[ $name =~ ^[a-z][-a-z0-9]{0,30}[a-z0-9]$ ]] ||
+    die "--name $name: 2 to 32 lower-case letters, digits and dashes, a letter first"
+  [[ $zone =~ ^[a-z]+-[a-z]+[0-9]+-[a-z]$ ]] || die "--zone $zone: a zone is needed, such as us-east5-b (not a region)"
+  need_number poll_seconds 0
+  need_number max_errors 1
+  need_number slices 1
+  need_tool gcloud "https://cloud.google.com/sdk/docs/install"
+}
+
+# What a run needs, as far as this machine alone can tell.
+check_run_locally() {
+  local path
+  check_place
+  need_flag topology && describe_topology
+  need_flag config && need_flag workdir
+  need_tool git "the scripts send this checkout to the workers"
+  check_gs_path --workdir "$workdir"
+  [[ -z $model ]] || check_gs_path --model "$model"
+  for path in "${records[@]}"; do check_gs_path --records "$path"; done
+  check_config
+  check_lock
+  pack_name
+}
+
+check_config() {
+  local full
+  [[ -f $config ]] || die "--config $config: no such file here; see configs/"
+  full=$(cd "$(dirname "$config")" && pwd)/$(basename "$config")
+  [[ $full == "$repository"/* ]] || die "--config $config: must be a file of this checkout ($repository), which is what the workers get"
+  config=${full#"$repository"/}
+  train_arguments
+  check_config_with_python
+}
+
+# Finds wrong keys before the TPUs do, where this machine's Python can import the config module.
+check_config_with_python() {
+  local python status=0 message
+  python=$(command -v python3) || { say "note: no python3 here, so the config's keys are not checked" && return; }
+  message=$(cd "$repository" && "$python" - "$config" "${overrides[@]}" 2>&1 <<'PYTHON'
+import sys
+try:
+    from desta_jax.config import load_config
+except ImportError:
+    sys.exit(3)
+try:
+    load_config(sys.argv[1], [override.removeprefix("--config.") for override in sys.argv[2:]])
+except (ValueError, FileNotFoundError) as error:
+    sys.exit(f"{error}")
+PYTHON
+  ) || status=$?
+  case $status in
+    0) ;;
+    3) say "note: desta_jax does not import here, so the config's keys are not checked" ;;
+    *) die "--config $config: $message" ;;
+  esac
+}
+
+check_lock() {
+  local lock=$repository/launch/requirements.lock
+  [[ -f $lock ]] || die "launch/requirements.lock is missing: the workers install from it"
+  grep -q '^jax==' "$lock" || die "launch/requirements.lock names no jax version (a line jax==...)"
+}
+
+# What only the cloud can tell; all of it reads, none of it costs.
+check_run_in_cloud() {
+  local bucket region=${zone%-*} folder
+  query account gcloud auth list --filter=status:ACTIVE "--format=value(account)" || die "gcloud does not work, see above"
+  [[ -n $answer ]] || die "gcloud is not logged in: gcloud auth login"
+  query 000000000000 gcloud projects describe "$project" "--format=value(projectNumber)" ||
+    die "--project $project: not found, or not yours"
+  project_number=$answer
+  query "$accelerator_type" gcloud compute tpus accelerator-types describe "$accelerator_type" \
+    "--zone=$zone" "--project=$project" "--format=value(type)" ||
+    die "$accelerator_type is not offered in $zone, or the TPU API is off" \
+      "(gcloud services enable tpu.googleapis.com --project=$project). What is offered there:" \
+      "gcloud compute tpus accelerator-types list --zone=$zone --project=$project"
+  for bucket in "${buckets[@]}"; do
+    query "${region^^}" gcloud storage buckets describe "gs://$bucket" "--format=value(location)" ||
+      die "gs://$bucket: not found, or not readable by you"
+    [[ ${answer^^} == "${region^^}" ]] ||
+      say "warning: gs://$bucket is in $answer, the TPUs are in $region: reading across regions is slower and is billed"
+  done
+  for folder in "${records[@]}"; do
+    query "$folder/index.npz" gcloud storage ls "$folder/index.npz" ||
+      die "--records $folder: no index.npz there; is it the folder that \`desta-jax records\` wrote?"
+  done
+  if [[ -n $model ]]; then
+    query "$model/desta_jax.json" gcloud storage ls "$model/desta_jax.json" ||
+      die "--model $model: no desta_jax.json there; is it the folder that \`desta-jax convert\` wrote?"
+  fi
+}
+
+# --- the checkout, and the command that the workers run ------------------------------------------------------------
+
+# Names the checkout as it is now, uncommitted changes included: source_name has the commit, whether anything differs
+# from it, and the hash of the content. git writes the tree; the user's own index is not touched.
+pack_name() {
+  local index commit
+  git -C "$repository" rev-parse --verify --quiet HEAD >/dev/null || die "$repository is not a git checkout with a commit"
+  index=$(mktemp)
+  cp "$(git -C "$repository" rev-parse --absolute-git-dir)/index" "$index"
+  GIT_INDEX_FILE=$index git -C "$repository" add --all
+  source_tree=$(GIT_INDEX_FILE=$index git -C "$repository" write-tree)
+  rm -f "$index"
+  commit=$(git -C "$repository" rev-parse --short=12 HEAD)
+  if [[ $source_tree == "$(git -C "$repository" rev-parse "HEAD^{tree}")" ]]; then
+    source_name=source-$commit-${source_tree:0:12}
+  else
+    source_name=source-$commit-changed-${source_tree:0:12}
+    say "note: the checkout differs from commit $commit; the workers get it as it is now"
+  fi
+  git -C "$repository" cat-file -e "$source_tree:$config" 2>/dev/null ||
+    die "--config $config: git ignores this file, so it would not reach the workers"
+  source_uri=$workdir/launch/$source_name.tar.gz
+}
+
+upload_source() {
+  local archive=${TMPDIR:-/tmp}/desta_jax-$source_name.tar.gz
+  run git -C "$repository" archive --format=tar.gz "--output=$archive" "$source_tree"
+  run gcloud storage cp --no-clobber "$archive" "$source_uri" ||
+    die "cannot write to $workdir: your account needs roles/storage.objectUser on the bucket"
+}
+
+# Fills train_words (the arguments of `desta-jax train`) and buckets (those the workers must see).
+train_arguments() {
+  local path list="" all
+  train_words=(--config "$config" --workdir "$workdir")
+  all=("$(bucket_of "$workdir")")
+  if [[ -n $model ]]; then
+    train_words+=("--config.model.checkpoint=$(mounted "$model")")
+    all+=("$(bucket_of "$model")")
+  fi
+  if ((${#records[@]})); then
+    for path in "${records[@]}"; do
+      list+="'$(mounted "$path")',"
+      all+=("$(bucket_of "$path")")
+    done
+    train_words+=("--config.data.train=($list)")
+  fi
+  train_words+=("${overrides[@]}")
+  mapfile -t buckets < <(printf '%s\n' "${all[@]}" | sort -u)
+}
+
+# --- the mark of a complete run ------------------------------------------------------------------------------------
+
+# A complete run leaves an object in its work directory, so that a second launch costs nothing.
+is_marked_complete() {
+  query "" gcloud storage ls "$workdir/launch/complete" 2>/dev/null && [[ -n $answer ]]
+}
+
+mark_complete() {
+  local note=${TMPDIR:-/tmp}/desta_jax-$name-complete
+  printf '%s\n' "$source_name" "$(shell_words desta-jax train "${train_words[@]}")" >"$note"
+  run gcloud storage cp "$note" "$workdir/launch/complete"
+}
+
+leave_if_complete() {
+  if is_marked_complete; then
+    say "The run in $workdir is complete. To train on (more steps, say), first: gcloud storage rm $workdir/launch/complete"
+    exit 0
+  fi
+}

@@ -1,0 +1,284 @@
+"""launch/tpu_vm.sh against a stand-in gcloud: what it calls, in which order, and what it makes of the answers."""
+
+import pytest
+
+PLACE = ["--project", "my-project", "--zone", "us-east5-b", "--name", "aqa"]
+RUN = [
+    *("tpu_vm.sh", "run", *PLACE, "--topology", "v6e-16", "--config", "configs/micro.py"),
+    *("--workdir", "gs://bucket/runs/aqa", "--poll_seconds", "0"),
+]
+
+
+def verbs_over_ssh(cloud) -> list[str]:
+    """What the workers were asked to do, looks left out."""
+    verbs = [call[-1].split("worker.sh ")[-1].split()[0] for call in cloud.calls("queued-resources ssh")]
+    return [verb for verb in verbs if verb not in ("status", "log")]
+
+
+def test_from_nothing_to_complete_and_back_to_nothing(cloud):
+    cloud.state["creations"] = [["CREATING", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]]
+    result = cloud.run(*RUN, "--spot")
+    (create,) = cloud.calls("queued-resources create")
+    assert create[1:] == [
+        *("compute", "tpus", "queued-resources", "create", "aqa", "--zone=us-east5-b", "--project=my-project"),
+        *("--accelerator-type=v6e-16", "--runtime-version=v2-alpha-tpuv6e", "--node-id=aqa", "--spot"),
+    ]
+    assert verbs_over_ssh(cloud) == ["setup", "start"]
+    assert cloud.state["slice"] is None
+    assert cloud.has("gs://bucket/runs/aqa/launch/complete")
+    assert "loss 2.5" in result.stderr
+    assert "Nothing is left of aqa" in result.stderr
+
+
+def test_dry_run_prints_what_a_smooth_run_calls(cloud):
+    cloud.state.update(attempts=[["exited 0"]], log="lines 0")
+    flags = ["--slices", "2", "--records", "gs://bucket/records", "--model", "gs://models/converted/"]
+    flags += ["--config.data.pack=True", "--config.model.llm=a name's \"own\" $way"]
+    printed = cloud.dry_run(*RUN, *flags)
+    assert cloud.calls() == []
+    cloud.run(*RUN, *flags)
+    called = cloud.calls()
+    assert [words for words in printed if words[0] == "gcloud"] == called
+    assert [words[0] for words in printed].count("git") == 1
+
+
+def test_a_second_launch_of_a_complete_run_creates_nothing(cloud):
+    cloud.put("gs://bucket/runs/aqa/launch/complete")
+    result = cloud.run(*RUN)
+    assert "is complete" in result.stderr
+    assert not cloud.calls("create")
+
+
+def test_several_slices_are_one_request(cloud):
+    cloud.run(*RUN, "--slices", "2")
+    (create,) = cloud.calls("queued-resources create")
+    assert {"--node-count=2", "--node-prefix=aqa"} <= set(create)
+    assert all("--node=all" in call for call in cloud.calls("worker.sh start"))
+
+
+def test_a_preempted_slice_is_replaced_and_the_run_goes_on(cloud):
+    cloud.state["creations"] = [["ACTIVE"], ["WAITING_FOR_RESOURCES", "ACTIVE"]]
+    cloud.state["attempts"] = [["running -", "preempted"], ["running -", "exited 0"]]
+    result = cloud.run(*RUN, "--max_errors", "1")
+    assert len(cloud.calls("queued-resources create")) == 2
+    assert verbs_over_ssh(cloud) == ["setup", "start"] * 2
+    assert "interrupted (1 so far)" in result.stderr
+
+
+def test_preempted_nodes_of_an_active_request_count_as_a_preemption(cloud):
+    cloud.state["attempts"] = [["running -", "nodes preempted"]]
+    result = cloud.run(*RUN, "--max_errors", "1", "--max_interruptions", "0", expect=1)
+    assert "interrupted (1 so far)" in result.stderr
+    assert cloud.state["slice"] is None
+
+
+@pytest.mark.parametrize(
+    "look",
+    ["exited 75", ["exited 75", "exited 1", "exited 1", "exited 0"], ["rebooted -", "exited 1", "exited 1", "exited 1"]],
+)
+def test_an_interrupted_trainer_is_started_again_on_the_same_slice(cloud, look):
+    cloud.state["attempts"] = [["running -", look], ["exited 0"]]
+    cloud.run(*RUN, "--max_errors", "1")
+    assert len(cloud.calls("queued-resources create")) == 1
+    assert verbs_over_ssh(cloud) == ["setup", "start"] * 2
+
+
+def test_errors_are_bounded_and_the_slice_is_deleted(cloud):
+    cloud.state["attempts"] = [["exited 1"]] * 3
+    result = cloud.run(*RUN, "--max_errors", "2", expect=1)
+    assert len(cloud.calls("worker.sh start")) == 2
+    assert "ValueError: the reason" in result.stderr
+    assert cloud.state["slice"] is None
+    assert not cloud.has("gs://bucket/runs/aqa/launch/complete")
+
+
+def test_kept_after_errors_the_slice_is_named_as_a_cost(cloud):
+    cloud.state["attempts"] = [["exited 1"]]
+    result = cloud.run(*RUN, "--max_errors", "1", "--keep", expect=1)
+    assert cloud.state["slice"] is not None
+    assert "may be running, and costing" in result.stderr
+
+
+def test_an_error_on_a_slice_that_is_going_away_is_a_preemption(cloud):
+    cloud.state["creations"] = [["ACTIVE", "SUSPENDING", "SUSPENDED"], ["ACTIVE"]]
+    cloud.state["attempts"] = [["exited 1"], ["exited 0"]]
+    cloud.run(*RUN, "--max_errors", "1")
+    assert len(cloud.calls("queued-resources create")) == 2
+
+
+def test_workers_that_outlive_a_failed_one_are_ended(cloud):
+    uneven = ["exited 1", "running -", "running -", "running -"]
+    cloud.state["attempts"] = [[uneven] * 12 + ["exited 1"]]
+    cloud.run(*RUN, "--max_errors", "1", expect=1)
+    assert "stop" in verbs_over_ssh(cloud)
+
+
+def test_a_failed_request_is_tried_again_then_given_up(cloud):
+    cloud.state["creations"] = [["FAILED"], ["FAILED"]]
+    result = cloud.run(*RUN, "--max_errors", "2", expect=1)
+    assert "no capacity of that kind" in result.stderr
+    assert len(cloud.calls("queued-resources create")) == 2
+    assert cloud.state["slice"] is None
+
+
+def test_a_suspended_slice_from_before_is_replaced(cloud):
+    cloud.state["slice"] = {"name": "aqa", "type": "v6e-16", "states": ["SUSPENDED"], "nodes": ["aqa"]}
+    cloud.run(*RUN)
+    assert len(cloud.calls("queued-resources delete")) == 2  # the old one, and the new one at the end
+
+
+def active_slice(kind="v6e-16"):
+    return {"name": "aqa", "type": kind, "states": ["ACTIVE"], "nodes": ["aqa"], "now": "ACTIVE"}
+
+
+def test_launched_again_it_follows_the_running_trainer(cloud):
+    cloud.run(*RUN, "--keep")
+    (start,) = cloud.calls("worker.sh start")
+    cloud.forget_calls()
+    (cloud.folder / "gs/bucket/runs/aqa/launch/complete").unlink()
+    cloud.state["workers"] = ["running -", "running -", "exited 0"]
+    result = cloud.run(*RUN)
+    assert "running already" in result.stderr
+    assert verbs_over_ssh(cloud) == []
+    assert cloud.has("gs://bucket/runs/aqa/launch/complete")
+
+
+def test_a_slice_that_trains_something_else_is_left_alone(cloud):
+    cloud.state["slice"] = active_slice()
+    cloud.state["workers"] = ["running -"]
+    cloud.state["run_id"] = "12345"
+    result = cloud.run(*RUN, expect=2)
+    assert "trains something else" in result.stderr
+    assert not cloud.calls("delete")
+
+
+def test_a_slice_of_another_kind_is_left_alone(cloud):
+    cloud.state["slice"] = active_slice("v5litepod-8")
+    assert "is a v5litepod-8, not a v6e-16" in cloud.run(*RUN, expect=2).stderr
+
+
+def test_a_silent_slice_is_replaced_and_counts_as_an_error(cloud):
+    cloud.state["attempts"] = [["running -", "silent"], ["exited 0"]]
+    result = cloud.run(*RUN, "--max_errors", "2")
+    assert "(error 1;" in result.stderr
+    assert len(cloud.calls("queued-resources create")) == 2
+
+
+def test_passing_failures_of_the_cloud_are_waited_out(cloud):
+    cloud.state["failures"] = [
+        ["queued-resources list", 2, "503"],
+        ["tpu-vm list", 1, "503"],
+        ["worker.sh status", 2, "255"],
+        ["worker.sh log", 1, "255"],
+    ]
+    cloud.run(*RUN, "--max_errors", "1")
+
+
+def test_down_deletes_and_confirms(cloud):
+    cloud.state["slice"] = active_slice()
+    cloud.state["stuck_deletions"] = 1
+    result = cloud.run("tpu_vm.sh", "down", *PLACE, "--poll_seconds", "0")
+    assert cloud.state["slice"] is None
+    assert "Nothing is left of aqa" in result.stderr
+
+
+def test_down_says_so_when_it_cannot_confirm(cloud):
+    cloud.state["slice"] = active_slice()
+    cloud.state["failures"] = [["queued-resources list", 99, "503"]]
+    result = cloud.run("tpu_vm.sh", "down", *PLACE, "--poll_seconds", "0", expect=1)
+    assert "COULD NOT CONFIRM" in result.stderr
+
+
+def test_status_reports_slice_nodes_and_workers(cloud):
+    cloud.state["slice"] = active_slice()
+    cloud.state["workers"] = ["running -"]
+    result = cloud.run("tpu_vm.sh", "status", *PLACE)
+    assert "queued resource aqa: ACTIVE" in result.stdout
+    assert "workers: 4 expected, 4 answer" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (["--zone", "us-east5"], "not a region"),
+        (["--name", "Aqa_1"], "lower-case"),
+        (["--topology", "v6e-12"], "no such slice"),
+        (["--topology", "v5p-4"], "no such slice"),
+        (["--topology", "h100-8"], "no such slice"),
+        (["--slices", "0"], "whole number"),
+        (["--config", "configs/absent.py"], "no such file"),
+        (["--config", "/etc/hostname"], "must be a file of this checkout"),
+        (["--config", "configs/ignored.py"], "git ignores this file"),
+        (["--workdir", "/tmp/run"], "gs://BUCKET/FOLDER"),
+        (["--workdir", "gs://bucket"], "gs://BUCKET/FOLDER"),
+        (["--records", "bucket/records"], "gs://BUCKET/FOLDER"),
+        (["--config.train.steps"], "--config.train.steps=VALUE"),
+        (["--spott"], "no such flag"),
+        (["--project"], "needs a value"),
+    ],
+)
+def test_wrong_inputs_end_before_any_call(cloud, change, message):
+    (cloud.checkout / "configs/ignored.py").write_text("")
+    result = cloud.run(*RUN, *change, expect=2)
+    assert message in result.stderr
+    assert not cloud.calls()
+
+
+@pytest.mark.parametrize(
+    "failing, message",
+    [
+        ("projects describe", "not found, or not yours"),
+        ("accelerator-types describe", "not offered in us-east5-b"),
+        ("buckets describe", "not found, or not readable"),
+        ("ls gs://bucket/records/index.npz", "no index.npz"),
+        ("ls gs://models/converted", "no desta_jax.json"),
+        ("storage cp", "cannot write"),
+    ],
+)
+def test_what_the_cloud_refuses_ends_before_any_slice(cloud, failing, message):
+    cloud.state["failures"] = [[failing, 1, "refused"]]
+    flags = ["--records", "gs://bucket/records", "--model", "gs://models/converted"]
+    result = cloud.run(*RUN, *flags, expect=2)
+    assert message in result.stderr
+    assert not cloud.calls("queued-resources create")
+
+
+def test_a_bucket_in_another_region_is_warned_about(cloud):
+    cloud.state["location"] = "EUROPE-WEST4"
+    assert "reading across regions" in cloud.run(*RUN).stderr
+
+
+def test_a_wrong_config_key_is_found_here(cloud):
+    package = cloud.checkout / "desta_jax"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "config.py").write_text(
+        "def load_config(file, overrides):\n    raise ValueError(f'{file}: {overrides[0]}: no such key')\n"
+    )
+    result = cloud.run(*RUN, "--config.trian.steps=1", expect=2)
+    assert "configs/micro.py: trian.steps=1: no such key" in result.stderr
+    assert not cloud.calls()
+
+
+def test_the_source_carries_uncommitted_work_and_says_so(cloud):
+    (cloud.checkout / "new.py").write_text("")
+    result = cloud.run(*RUN)
+    assert "differs from commit" in result.stderr
+    ((source,),) = [[call[-1] for call in cloud.calls("storage cp --no-clobber")]]
+    assert "-changed-" in source
+
+
+@pytest.mark.parametrize(
+    "topology, accelerator, runtime",
+    [
+        ("v4-8", "v4-8", "tpu-ubuntu2204-base"),
+        ("v5e-256", "v5litepod-256", "v2-alpha-tpuv5-lite"),
+        ("v5litepod-16", "v5litepod-16", "v2-alpha-tpuv5-lite"),
+        ("v5p-128", "v5p-128", "v2-alpha-tpuv5"),
+        ("v6e-1", "v6e-1", "v2-alpha-tpuv6e"),
+    ],
+)
+def test_each_generation_has_its_names(cloud, topology, accelerator, runtime):
+    printed = cloud.dry_run(*RUN, "--topology", topology)
+    (create,) = [words for words in printed if "queued-resources" in words and "create" in words]
+    assert {f"--accelerator-type={accelerator}", f"--runtime-version={runtime}"} <= set(create)
