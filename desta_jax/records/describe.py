@@ -9,12 +9,12 @@ import numpy as np
 
 from desta_jax.audio.load import SAMPLE_RATE
 from desta_jax.records import schema
-from desta_jax.records.read import RecordSource, shared_source
+from desta_jax.records.read import RecordSource
 from desta_jax.records.workers import Workers, default_workers
 
 WINDOW_SECONDS = 30  # what the encoder hears of a clip
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
-_PART = 20_000  # records that a worker reads at a time
+_WORTH_A_PROCESS = 10_000  # records that take longer to read than a process to start
 _ALL = "all"
 
 
@@ -30,13 +30,14 @@ def describe(directory: str, *, workers: int = 0) -> dict[str, dict]:
         OSError: a damaged record.
     """
     source = RecordSource(directory)
-    parts = [(directory, range(start, min(start + _PART, len(source)))) for start in range(0, len(source), _PART)]
+    workers = min(workers or default_workers(), -(-len(source) // _WORTH_A_PROCESS)) or 1
+    cuts = np.linspace(0, len(source), 4 * workers + 1).astype(int)
+    parts = [(source, range(start, stop)) for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
     measured: dict[str, list] = collections.defaultdict(list)
-    with Workers(min(workers or default_workers(), max(len(parts), 1))) as pool:
+    with Workers(workers) as pool:
         for part in pool.map(_measure, parts):
             for dataset, records in part.items():
                 measured[dataset] += records
-    shared_source.cache_clear()  # one worker is a thread of this process, and the directory may change
     by_size = sorted(measured, key=lambda dataset: (-len(measured[dataset]), dataset))
     everything = [record for dataset in by_size for record in measured[dataset]]
     return {_ALL: _statistics(everything)} | {dataset: _statistics(measured[dataset]) for dataset in by_size}
@@ -61,10 +62,9 @@ def format_description(description: dict[str, dict]) -> str:
     return "\n".join([*lines, f"records by number of clips: {clips}", "lengths of text are in characters"])
 
 
-def _measure(part: tuple[str, Sequence[int]]) -> dict[str, list]:
+def _measure(part: tuple[RecordSource, Sequence[int]]) -> dict[str, list]:
     """By dataset, for each record: (samples of each clip, response, messages, transcripts in characters)."""
-    directory, numbers = part
-    source = shared_source(directory)
+    source, numbers = part
     measured = collections.defaultdict(list)
     for number in numbers:
         sample = schema.decode_text(source.text(number))

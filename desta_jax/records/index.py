@@ -40,6 +40,13 @@ class Index:
         """One record's line, by its number over all shards."""
         return Entry(**{name: int(getattr(self, name)[number]) for name in _COLUMNS})
 
+    def shard(self, number: int) -> Index:
+        """The part that one shard has in it."""
+        start = int(self.counts[:number].sum())
+        part = slice(start, start + int(self.counts[number]))
+        arrays = {name: getattr(self, name)[part] for name in _COLUMNS}
+        return Index([self.shards[number]], self.counts[number : number + 1], **arrays)
+
     def to_bytes(self) -> bytes:
         """The content of index.npz; the same index gives the same bytes."""
         file = io.BytesIO()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import collections
 import contextlib
-import functools
 import os
 import posixpath
 import threading
@@ -112,12 +111,6 @@ class RecordSource:
         if not 0 <= number < len(self):
             raise IndexError(f"record {number} of {len(self)} in {self._path}")
         return bisect.bisect_right(self._starts, number) - 1, number
-
-
-@functools.lru_cache(maxsize=1)
-def shared_source(path: str) -> RecordSource:
-    """The source of a path, opened once in a process that works through it part by part."""
-    return RecordSource(path)
 
 
 _REMEDY = "`desta-jax records --verify` lists all damage; copy the shard again or make it again"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from desta_jax.audio import load
 from desta_jax.records import index as indexing
 from desta_jax.records import rows, schema, tfrecord
-from desta_jax.records.read import RecordSource, shared_source
+from desta_jax.records.read import RecordSource
 from desta_jax.records.workers import Progress, Workers, default_workers
 
 
@@ -29,10 +29,10 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class _Shard:
-    directory: str
+    path: str
     number: int
-    first: int
-    """Number of its first record in the directory."""
+    index: indexing.Index
+    """Of this shard alone."""
 
 
 def verify(
@@ -51,31 +51,29 @@ def verify(
     """
     source = RecordSource(directory)
     index = source.index
-    starts = [0, *index.counts.cumsum().tolist()]
-    shards = [_Shard(directory, number, starts[number]) for number in range(len(index.shards))]
+    shards = (
+        _Shard(os.path.join(directory, name), number, index.shard(number)) for number, name in enumerate(index.shards)
+    )
     problems: dict[int, list[str]] = {}
     records = clips = samples = 0
     with Workers(workers or default_workers()) as pool:
-        for found in pool.each(_verify_shard, shards, Progress(report, len(source), len(shards))):
+        for found in pool.each(_verify_shard, shards, Progress(report, len(source), len(index.shards))):
             number, part = found
             problems[number] = part.problems
             records, clips, samples = records + part.records, clips + part.clips, samples + part.samples
-    shared_source.cache_clear()  # one worker is a thread of this process, and the directory may change
     lines = [line for number in sorted(problems) for line in problems[number]]
     return Report(records, clips, samples, _directory_problems(directory, index) + lines)
 
 
 def _verify_shard(shard: _Shard, count: Callable[[bool], bool]) -> tuple[int, Report]:
-    index = shared_source(shard.directory).index
-    name = index.shards[shard.number]
-    path = os.path.join(shard.directory, name)
+    name = os.path.basename(shard.path)
     problems: list[str] = []
-    if not os.path.isfile(path):
+    if not os.path.isfile(shard.path):
         return shard.number, Report(0, 0, 0, [f"{name}: no such file"])
     records = clips = samples = end = 0
-    with open(path, "rb") as file:
-        for number in range(int(index.counts[shard.number])):
-            entry = index.entry(shard.first + number)
+    with open(shard.path, "rb") as file:
+        for number in range(len(shard.index.offset)):
+            entry = shard.index.entry(number)
             found = list(_record_problems(file, entry, end))
             problems += [f"{name} record {number}{_id(file, entry)}: {problem}" for problem in found]
             end = entry.offset + entry.length + tfrecord.FOOTER
@@ -83,7 +81,7 @@ def _verify_shard(shard: _Shard, count: Callable[[bool], bool]) -> tuple[int, Re
                 records, clips, samples = records + 1, clips + entry.clips, samples + entry.samples
             if not count(not found):
                 break
-    if (surplus := os.path.getsize(path) - end) > 0:
+    if (surplus := os.path.getsize(shard.path) - end) > 0:
         problems.append(f"{name}: {surplus} bytes after the last record of the index")
     return shard.number, Report(records, clips, samples, problems)
 
