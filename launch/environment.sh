@@ -36,8 +36,8 @@ main() {
     echo "Making the Python environment $environment (a few minutes the first time)"
     [[ -x $environment/bin/python ]] || "$python" -m venv --clear "$environment"
     rm -f "$environment/stamp"
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check -r "$lock"
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --use-pep517 -e .
+    "$environment/bin/python" -m pip install -qq --disable-pip-version-check -r "$lock"
+    "$environment/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --use-pep517 -e .
     echo "$wanted" >"$environment/stamp"
 }
 

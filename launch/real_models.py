@@ -89,7 +89,7 @@ def fetch(requirement: str, cache: pathlib.Path) -> pathlib.Path:
     pattern = requirement.replace("-", "_").replace("==", "-") + "-*.whl"
     if not list(cache.glob(pattern)):
         print(f"Downloading the package {requirement}")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        command = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check"]
         subprocess.run([*command, "--no-deps", "--dest", str(cache), requirement], check=True)
     return next(cache.glob(pattern))
 
