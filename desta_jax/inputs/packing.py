@@ -19,7 +19,8 @@ class Plan:
     starts: Int64[np.ndarray, " rows_and_one"]
     samples: Int32[np.ndarray, " samples"]
     row_length: int
-    """Tokens in the longest row that the plan allows."""
+    """Tokens that a row may have; without packing, those of the longest sample."""
+    packed: bool
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -34,7 +35,17 @@ class Plan:
 
 def one_a_row(samples: Int32[np.ndarray, " samples"], lengths: Int32[np.ndarray, " all"]) -> Plan:
     """The plan without packing."""
-    return Plan(np.arange(len(samples) + 1), np.asarray(samples, np.int32), int(lengths[samples].max(initial=0)))
+    longest = int(lengths[samples].max(initial=0))
+    return Plan(np.arange(len(samples) + 1), np.asarray(samples, np.int32), longest, packed=False)
+
+
+def join(plans: list[Plan]) -> Plan:
+    """The rows of several plans, one after the other."""
+    offsets = np.cumsum([0] + [len(plan.samples) for plan in plans])
+    starts = [plan.starts[:-1] + offset for plan, offset in zip(plans, offsets)]
+    samples = np.concatenate([plan.samples for plan in plans])
+    row_length = max(plan.row_length for plan in plans)
+    return Plan(np.concatenate([*starts, offsets[-1:]]), samples, row_length, packed=plans[0].packed)
 
 
 def pack(
@@ -171,4 +182,4 @@ def _plan(samples: np.ndarray, placements: list[_Placement], rows: int, row_leng
         stretch = slice(placement.sample, placement.sample + placement.count)
         row_of[stretch] = np.arange(placement.row, placement.row + placement.count)
     starts = np.concatenate([[0], np.cumsum(np.bincount(row_of, minlength=rows))])
-    return Plan(starts, samples[np.argsort(row_of, kind="stable")], row_length)
+    return Plan(starts, samples[np.argsort(row_of, kind="stable")], row_length, packed=True)

@@ -1,8 +1,13 @@
-"""Tokenizers of the kinds that the language models have, trained here on a few lines."""
+"""Tokenizers of the kinds that the language models have, trained here on a few lines; and small records."""
 
+import numpy as np
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from desta_jax.audio.load import encode_flac
+from desta_jax.inputs.prompt import PromptBuilder
+from desta_jax.records import index, schema, tfrecord
 
 CORPUS = [
     "Focus on the audio clips and instructions. Describe the audio. What is the emotion of the speaker?",
@@ -84,3 +89,54 @@ def tokenizers():
         "chatml with a default system message": (chatml(DEFAULT_SYSTEM), "<|video_pad|>"),
         "shifting": (shifting(), "<|video_pad|>"),
     }
+
+
+def a_sample(number, clips=1, words=3, response="The speaker says hello.", seconds=0.05, **changes):
+    """A sample whose first clip's samples all are its number plus one, so that audio tells where it comes from."""
+    waves = [np.full(int(seconds * 16_000), number + 1 + 1000 * clip, np.int16) for clip in range(clips)]
+    content = " and ".join(["<start_audio><|AUDIO|><end_audio>"] * clips) + f" What is it? {number}"
+    audios = [{"audio": f"{number}-{clip}.wav", "text": "hello " * words} for clip in range(clips)]
+    fields = {
+        "id": f"s{number}",
+        "dataset": "test",
+        "messages": [{"role": "user", "content": content, "audios": audios}],
+        "response": response,
+        "num_samples": [len(wave) for wave in waves],
+        "audio": [encode_flac(wave) for wave in waves],
+    }
+    return schema.Sample(**(fields | changes))
+
+
+def save_records(folder, samples, shards=3):
+    """A directory of records, as `desta-jax records` leaves it."""
+    folder.mkdir(parents=True)
+    names, parts = [], []
+    for shard, numbers in enumerate(np.array_split(np.arange(len(samples)), shards)):
+        entries, offset = [], 0
+        names.append(f"test-train.tfrecord-{shard:05d}-of-{shards:05d}")
+        with open(folder / names[-1], "wb") as file:
+            for number in numbers:
+                record, text_length = schema.encode(samples[number])
+                before, after = tfrecord.frame(record)
+                file.write(before + record + after)
+                offset += len(before)
+                entries.append(index.entry_of(record, offset, text_length, samples[number].num_samples))
+                offset += len(record) + len(after)
+        parts.append(index.columns(entries))
+    (folder / index.INDEX_FILE).write_bytes(index.join(names, parts).to_bytes())
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def make_sample():
+    return a_sample
+
+
+@pytest.fixture(scope="session")
+def write_records():
+    return save_records
+
+
+@pytest.fixture(scope="session")
+def prompts(tokenizers):
+    return PromptBuilder(tokenizers["llama"][0], 5, tokenizers["llama"][1])

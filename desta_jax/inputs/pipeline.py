@@ -1,0 +1,373 @@
+"""Records to batches: which rows a step takes, and how a process reads its share of them."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import hashlib
+import itertools
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+import grain
+import numpy as np
+from absl import flags, logging
+from ml_collections import ConfigDict
+
+from desta_jax.audio.load import SAMPLE_RATE, decode_flac
+from desta_jax.batch import Batch, empty_batch
+from desta_jax.inputs import packing
+from desta_jax.inputs.lengths import Lengths, join, lengths_of
+from desta_jax.inputs.processes import die_with_parent
+from desta_jax.inputs.prompt import Example, PromptBuilder, Rejection
+from desta_jax.records import schema
+from desta_jax.records.read import RecordSource
+
+NO_ROW = -1  # what a step takes where an evaluation has no more rows
+MULTIPLE = 16  # of which token and label capacities are
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """The shape of every global batch."""
+
+    rows: int
+    clips: int
+    samples: int
+    """16 kHz samples a clip."""
+    tokens: int
+    labels: int
+
+
+class Inputs:
+    """A sequence of global batches, each a function of its step alone; see `training_inputs`, `evaluation_inputs`."""
+
+    def __init__(
+        self,
+        reader: RowReader,
+        order: grain.MapDataset,
+        steps: int,
+        rejected: dict[str, int],
+        data: ConfigDict,
+    ):
+        self.shapes = reader.shapes
+        self.rejected = rejected
+        """How many samples of the records are not used, by reason."""
+        self.faults: dict[str, str] = {}
+        """What was unreadable when a batch was made in this process: shard and record to what is wrong with it."""
+        self.unreadable = 0
+        """How many times a row of this process lost a sample to that."""
+        self._reader, self._order, self._steps, self._data = reader, order, steps, data
+
+    @property
+    def rows_per_epoch(self) -> int:
+        return len(self._reader.plan)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples that are used; each once an epoch."""
+        return len(self._reader.plan.samples)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every row is seen, the last one filled up."""
+        return -(-self.rows_per_epoch // self.shapes.rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same in every process of a run, or they would not train on the same batches."""
+        plan = self._reader.plan
+        parts = [repr(self.shapes).encode(), plan.starts.tobytes(), plan.samples.tobytes()]
+        return hashlib.sha256(b"".join(parts)).hexdigest()
+
+    def batches(self, step: int, local_rows: Sequence[int] | None = None) -> Iterator[Batch]:
+        """The batches from a step on (steps count from 0); nothing before it is read.
+
+        Args:
+            step: the first.
+            local_rows: which rows of each global batch this process holds, rising; None is all of them. The batches
+                have these rows only.
+
+        Yields:
+            Batches of NumPy arrays: without end in training, to the last row in evaluation.
+        """
+        rows = list(range(self.shapes.rows)) if local_rows is None else list(local_rows)
+        steps = _Steps(self._order, self.shapes.rows, rows, step, self._steps)
+        dataset = grain.MapDataset.source(steps).map(self._reader.read)
+        ahead = max(self._data.prefetch, self._data.threads)
+        dataset = dataset.to_iter_dataset(grain.ReadOptions(self._data.threads, ahead))
+        if self._data.workers:
+            _mark_flags_parsed()
+            options = grain.MultiprocessingOptions(self._data.workers, per_worker_buffer_size=self._data.prefetch)
+            dataset = dataset.mp_prefetch(options, worker_init_fn=die_with_parent)
+        return self._watched(dataset)
+
+    def sample_ids(self, step: int) -> list[str]:
+        """The ids of the samples in a step's global batch, in the order of its rows."""
+        every = _Steps(self._order, self.shapes.rows, range(self.shapes.rows), step, self._steps)
+        return self._reader.ids(every[0])
+
+    def _watched(self, dataset: grain.IterDataset) -> Iterator[Batch]:
+        iterator = iter(dataset)
+        try:
+            for batch, faults in iterator:
+                self._note(faults)
+                yield batch
+        finally:
+            iterator.close()
+
+    def _note(self, faults: list[tuple[str, str]]) -> None:
+        for place, error in faults:
+            self.unreadable += 1
+            if place not in self.faults:
+                logging.warning("%s cannot be used, its row goes on without it: %s", place, error)
+                self.faults[place] = error
+
+
+def training_inputs(
+    config: ConfigDict, prompts: PromptBuilder, *, rows_per_step: int, cache: str | None = None
+) -> Inputs:
+    """The endless batches of a run.
+
+    Epoch after epoch, each a permutation of the planned rows that depends on (config.seed, epoch) alone; with
+    data.weights, each dataset has epochs of its own and the rows are drawn from them by weight. Step s takes rows
+    [s * rows_per_step, (s + 1) * rows_per_step) of that sequence, however many processes share them.
+
+    Args:
+        config: the run's; `data`, `seed` are read.
+        rows_per_step: rows of the global batch.
+        cache: a directory for the samples' lengths where those of the records cannot be written.
+
+    Raises:
+        ValueError, FileNotFoundError: records that are missing or damaged, no sample that can be used, a row_length
+            that is too short.
+    """
+    data = config.data
+    records = _Records(_required(data.train, "data.train"))
+    lengths = records.lengths(prompts, cache)
+    usable, rejected = lengths.usable(data.max_length, data.clips_per_row if data.pack else None)
+    groups = records.groups if data.weights else [range(len(records))]
+    plans = [_plan(config, lengths, group, usable) for group in groups]
+    for folder, plan in zip(data.train if data.weights else ["data.train"], plans):
+        _check_not_empty(folder, plan, rejected)
+    plan = packing.join(plans)
+    shapes = _shapes(rows_per_step, data, data.max_length, lengths, plan)
+    reader = RowReader(records, prompts, plan, shapes, data.max_length)
+    order = _training_order([len(part) for part in plans], data.weights, config.seed, data.shuffle)
+    return _report(Inputs(reader, order, sys.maxsize, rejected, data), "training")
+
+
+def evaluation_inputs(
+    config: ConfigDict, prompts: PromptBuilder, *, rows_per_step: int, cache: str | None = None
+) -> Inputs:
+    """The batches of data.validation: every usable sample once, in the records' order, a sample a row, cut at
+    data.validation_max_length; the last batch is filled up with empty rows.
+
+    Args, raises: as `training_inputs`.
+    """
+    data = config.data
+    records = _Records(_required(data.validation, "data.validation"))
+    lengths = records.lengths(prompts, cache)
+    usable, rejected = lengths.usable(data.validation_max_length)
+    plan = packing.one_a_row(np.flatnonzero(usable), lengths.cut(data.validation_max_length))
+    _check_not_empty("data.validation", plan, rejected)
+    shapes = _shapes(rows_per_step, data, data.validation_max_length, lengths, plan)
+    reader = RowReader(records, prompts, plan, shapes, data.validation_max_length)
+    steps = -(-len(plan) // rows_per_step)
+    return _report(Inputs(reader, grain.MapDataset.range(len(plan)), steps, rejected, data), "validation")
+
+
+class RowReader:
+    """Makes batches of planned rows; shared by threads, and sent whole to reader processes."""
+
+    def __init__(self, records: _Records, prompts: PromptBuilder, plan: packing.Plan, shapes: Shapes, max_length: int):
+        self.records, self.prompts, self.plan, self.shapes, self.max_length = records, prompts, plan, shapes, max_length
+
+    def read(self, rows: Sequence[int]) -> tuple[Batch, list[tuple[str, str]]]:
+        """The batch of some rows; and shard, record and reason for each sample that had to be left out of it."""
+        shapes, faults = self.shapes, []
+        batch = empty_batch(len(rows), shapes.clips, shapes.samples, shapes.tokens, shapes.labels)
+        for index, row in enumerate(rows):
+            samples = []
+            for number in self._numbers(row):
+                try:
+                    samples.append(self._load(number))
+                except (OSError, ValueError) as error:
+                    faults.append((self.records.place(number), str(error)))
+            self._fill(batch, index, samples)
+        return batch, faults
+
+    def ids(self, rows: Sequence[int]) -> list[str]:
+        return [self._id(number) for row in rows for number in self._numbers(row)]
+
+    def _numbers(self, row: int) -> list[int]:
+        return [] if row == NO_ROW else self.plan[row].tolist()
+
+    def _id(self, number: int) -> str:
+        try:
+            return schema.decode_text(self.records.text(number)).id
+        except (OSError, ValueError):
+            return f"unreadable: {self.records.place(number)}"
+
+    def _load(self, number: int) -> tuple[Example, list[np.ndarray]]:
+        sample = schema.decode(self.records[number])
+        example = self.prompts.training(sample.messages, sample.response, self.max_length)
+        if isinstance(example, Rejection):
+            raise ValueError(example.reason)
+        return example, [decode_flac(flac)[: self.shapes.samples] for flac in sample.audio]
+
+    def _fill(self, batch: Batch, row: int, samples: list[tuple[Example, list[np.ndarray]]]) -> None:
+        """Writes samples into a row, one after the other."""
+        token = label = clip = 0
+        for segment, (example, waves) in enumerate(samples, 1):
+            length, answers = len(example.tokens), len(example.labels)
+            here, there = slice(token, token + length), slice(label, label + answers)
+            batch.tokens[row, here] = example.tokens
+            batch.positions[row, here] = np.arange(length)
+            batch.segments[row, here] = segment
+            slots = example.audio_slots
+            batch.audio_slots[row, here] = np.where(slots >= 0, slots + clip * self.prompts.prompt_size, slots)
+            batch.label_positions[row, there] = token + example.answer - 1 + np.arange(answers)
+            batch.labels[row, there] = example.labels
+            for number, wave in enumerate(waves, clip):
+                batch.audio[row, number, : len(wave)] = wave
+            token, label, clip = token + length, label + answers, clip + len(waves)
+
+
+class _Records:
+    """Several directories of records as one sequence; picklable."""
+
+    def __init__(self, folders: Sequence[str]):
+        self._folders = [os.fspath(folder) for folder in folders]
+        self._sources = [RecordSource(folder) for folder in self._folders]
+        self._starts = [0, *itertools.accumulate(len(source) for source in self._sources)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def groups(self) -> list[range]:
+        """The numbers of each directory's records."""
+        return [range(*pair) for pair in itertools.pairwise(self._starts)]
+
+    def __getitem__(self, number: int) -> bytes:
+        source, number = self._locate(number)
+        return source[number]
+
+    def text(self, number: int) -> bytes:
+        source, number = self._locate(number)
+        return source.text(number)
+
+    def place(self, number: int) -> str:
+        """Directory, shard and record, for messages."""
+        source, within = self._locate(number)
+        return f"{self._folders[self._sources.index(source)]}: {source.place(within)}"
+
+    def lengths(self, prompts: PromptBuilder, cache: str | None) -> Lengths:
+        return join(
+            [lengths_of(folder, source, prompts, cache) for folder, source in zip(self._folders, self._sources)]
+        )
+
+    def _locate(self, number: int) -> tuple[RecordSource, int]:
+        source = bisect.bisect_right(self._starts, number) - 1
+        return self._sources[source], number - self._starts[source]
+
+
+class _Steps:
+    """A data source for Grain whose element j is the rows that this process takes in step `first` + j."""
+
+    def __init__(self, order: grain.MapDataset, rows: int, local_rows: Sequence[int], first: int, steps: int):
+        self._order, self._rows, self._local_rows, self._first = order, rows, local_rows, first
+        self._length = max(0, min(steps, sys.maxsize // rows) - first)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> list[int]:
+        start = (self._first + index) * self._rows
+        numbers = (start + row for row in self._local_rows)
+        return [self._order[number] if number < len(self._order) else NO_ROW for number in numbers]
+
+    def __repr__(self) -> str:
+        return f"_Steps({self._length})"
+
+
+def _training_order(rows: list[int], weights: Sequence[float], seed: int, shuffle: bool) -> grain.MapDataset:
+    """An endless sequence of row numbers; each part of the plan is shuffled by itself, then they are mixed."""
+    parts, start = [], 0
+    for part, count in enumerate(rows):
+        order = grain.MapDataset.range(start, start + count)
+        if shuffle:
+            order = order.seed(_seed_of(seed, part)).shuffle()
+        parts.append(order.repeat())
+        start += count
+    return parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, weights)
+
+
+def _seed_of(seed: int, part: int) -> int:
+    """A seed of 32 bits; datasets of equal size must not be shuffled alike."""
+    return int(np.random.SeedSequence([seed, part]).generate_state(1)[0])
+
+
+def _plan(config: ConfigDict, lengths: Lengths, group: range, usable: np.ndarray) -> packing.Plan:
+    data = config.data
+    samples = np.flatnonzero(usable[group.start : group.stop]) + group.start
+    cut = lengths.cut(data.max_length)
+    if not data.pack:
+        return packing.one_a_row(samples, cut)
+    return packing.pack(
+        samples,
+        cut,
+        lengths.clips,
+        clips_per_row=data.clips_per_row,
+        row_length=data.row_length,
+        seed=config.seed,
+    )
+
+
+def _shapes(rows: int, data: ConfigDict, max_length: int, lengths: Lengths, plan: packing.Plan) -> Shapes:
+    """The least that holds every planned row; in a packed row, the clips that the config allows."""
+    clips = data.clips_per_row if plan.packed else int(plan.totals(lengths.clips).max())
+    return Shapes(
+        rows=rows,
+        clips=max(1, clips),
+        samples=data.audio_seconds * SAMPLE_RATE,
+        tokens=_round_up(plan.row_length),
+        labels=_round_up(int(plan.totals(lengths.labels(max_length)).max())),
+    )
+
+
+def _round_up(length: int) -> int:
+    return -(-length // MULTIPLE) * MULTIPLE
+
+
+def _required(folders: Sequence[str], key: str) -> Sequence[str]:
+    if not folders:
+        raise ValueError(f"{key}: name at least one folder that `desta-jax records` wrote")
+    return folders
+
+
+def _check_not_empty(folder: str, plan: packing.Plan, rejected: dict[str, int]) -> None:
+    if len(plan):
+        return
+    reasons = "; ".join(f"{reason}: {count}" for reason, count in rejected.items()) or "it holds none"
+    raise ValueError(f"{folder}: no sample can be used ({reasons})")
+
+
+def _report(inputs: Inputs, name: str) -> Inputs:
+    """Says what was planned."""
+    shapes = inputs.shapes
+    logging.info(
+        "%s: %d samples in %d rows of %d tokens and %d clips", name, inputs.samples_per_epoch, inputs.rows_per_epoch,
+        shapes.tokens, shapes.clips,
+    )  # fmt: skip
+    for reason, count in inputs.rejected.items():
+        logging.warning("%s: %d samples are left out: %s", name, count, reason)
+    return inputs
+
+
+def _mark_flags_parsed() -> None:
+    """Grain reads absl flags when it starts processes, which fails where the program does not use absl."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
