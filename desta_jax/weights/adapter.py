@@ -21,6 +21,7 @@ from desta_jax.weights.whole import whole_folder
 
 DTYPES = {"float32": np.dtype("float32"), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+REFERENCE_LORA = {"lora_alpha": 16.0, "lora_dropout": 0.1}  # in the reference's code, not in its config.json
 A, B = "lora_A.default.weight", "lora_B.default.weight"
 
 
@@ -28,6 +29,8 @@ def read_adapter(
     source: str | os.PathLike, *, encoder: WhisperShape | None = None, lm: DecoderShape | None = None
 ) -> tuple[tree.Tree, dict[str, Any]]:
     """The adapter tree (float32 numpy) and the config.json of a folder that the reference, or `write_adapter`, wrote.
+
+    With LoRA the config also has lora_rank, lora_alpha and lora_dropout.
 
     Args:
         source: a folder, or a name on the Hub with an optional @revision.
@@ -44,7 +47,10 @@ def read_adapter(
     problems += tensors.unreadable(stored, {name for rule in rules for name in rule.names})
     if problems:
         raise ValueError(f"{folder} is no adapter for these models:\n  " + "\n  ".join(problems))
-    return tree.unflatten({rule.path: _read_leaf(rule, stored) for rule in rules}), config
+    adapter = tree.unflatten({rule.path: _read_leaf(rule, stored) for rule in rules})
+    if "lora" in adapter:
+        config = REFERENCE_LORA | config | {"lora_rank": adapter["lora"]["q"]["a"].shape[-1]}
+    return adapter, config
 
 
 def read_adapter_config(folder: pathlib.Path) -> dict[str, Any]:

@@ -77,7 +77,10 @@ class ModelFolder:
             if wrong:
                 raise ValueError(f"{folder} does not fit the model:\n  " + "\n  ".join(wrong))
             restore_args = ocp.checkpoint_utils.construct_restore_args(like)
-            return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(like, restore_args=restore_args))
+            try:
+                return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(like, restore_args=restore_args))
+            except ValueError as error:  # a missing file, or one whose checksum does not hold
+                raise ValueError(f"{folder} is damaged, copy or convert it again: {error}") from error
 
     def _read_description(self) -> dict[str, Any]:
         if not (self.path / MARKER).exists():
