@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int32, Key
 from desta_jax.models.attention import attend, causal_mask
 from desta_jax.models.layers import Linear, RMSNorm, stack
 from desta_jax.models.shapes import DecoderShape, Rotary
+from desta_jax.sharding import constrain_rows
 
 Rotation = tuple[Float[Array, "b t c"], Float[Array, "b t c"]]
 LoRAUpdate = Callable[[Float[Array, "b t d"]], tuple[Array, Array, Array]]
@@ -120,13 +121,14 @@ class Decoder(nnx.Module):
             key: of LoRA's dropout.
             checkpoint: wraps a layer to say what the backward pass keeps of it.
         """
-        rotation = self.rotation(positions, x.dtype)
+        rotation = rotation_of(positions, self.rotary, self.head_width, x.dtype)
         mask = causal_mask(segments)
 
         def run(x, scanned):
             layer, lora_layer, layer_key = scanned
             update = None if lora_layer is None else lambda x: lora_update(lora_layer, x, layer_key)
-            return layer(x, rotation, lambda q, k, v: attend(q, k, v, mask=mask), update), None
+            x = layer(x, rotation, lambda q, k, v: attend(q, k, v, mask=mask), update)
+            return constrain_rows(x), None
 
         depth = jax.tree.leaves(self.layers)[0].shape[0]
         keys = None if key is None or lora is None else jax.random.split(key, depth)
@@ -138,10 +140,11 @@ class Decoder(nnx.Module):
         """logits = hidden @ output_table.T"""
         return (self.embed if self.head is None else self.head)[...]
 
-    def rotation(self, positions: Int32[Array, "b t"], dtype) -> Rotation:
-        """Cosines and sines of each position's angles, computed in float32 as transformers does."""
-        angles = positions[..., None].astype(jnp.float32) * frequencies(self.rotary, self.head_width)
-        return jnp.cos(angles).astype(dtype), jnp.sin(angles).astype(dtype)
+
+def rotation_of(positions: Int32[Array, "b t"], rotary: Rotary, head_width: int, dtype) -> Rotation:
+    """Cosines and sines of each position's angles, computed in float32 as transformers does."""
+    angles = positions[..., None].astype(jnp.float32) * frequencies(rotary, head_width)
+    return jnp.cos(angles).astype(dtype), jnp.sin(angles).astype(dtype)
 
 
 def frequencies(rotary: Rotary, head_width: int) -> Float[np.ndarray, "half"]:

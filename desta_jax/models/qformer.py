@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from desta_jax.models.attention import MultiHeadAttention
 from desta_jax.models.layers import GeluMLP, LayerNorm, Linear, dropout, split_or_none, stack
+from desta_jax.sharding import constrain_rows
 
 BLOCK_EPSILON = 1e-12
 MLP_WIDTH = 3072  # whatever the width: the reference leaves BERT's default
@@ -77,12 +78,13 @@ class Connector(nnx.Module):
         clips, taps, *_ = frames.shape
         prompts = self.prompts.astype(frames.dtype)
         queries = jnp.broadcast_to(prompts, (clips, *prompts.shape)).reshape(clips * taps, *prompts.shape[1:])
-        frames = frames.reshape(clips * taps, *frames.shape[2:])
+        queries = constrain_rows(queries)
+        frames = constrain_rows(frames.reshape(clips * taps, *frames.shape[2:]))
         depth = jax.tree.leaves(self.layers)[0].shape[0]
 
         def run(queries, layer_and_key):
             layer, layer_key = layer_and_key
-            return layer(queries, frames, dropout_rate=dropout_rate, key=layer_key), None
+            return constrain_rows(layer(queries, frames, dropout_rate=dropout_rate, key=layer_key)), None
 
         layer_keys = None if key is None else jax.random.split(key, depth)
         queries, _ = jax.lax.scan(jax.checkpoint(run) if remat else run, queries, (self.layers, layer_keys))

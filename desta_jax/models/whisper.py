@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key
 from desta_jax.models.attention import MultiHeadAttention
 from desta_jax.models.layers import Conv1d, GeluMLP, LayerNorm, stack
 from desta_jax.models.shapes import WhisperShape
+from desta_jax.sharding import constrain_rows
 
 EPSILON = 1e-5
 
@@ -54,19 +55,19 @@ class Encoder(nnx.Module):
         """
         x = jax.nn.gelu(self.conv1(mel), approximate=False)
         x = jax.nn.gelu(self.conv2(x), approximate=False)
-        x = x + self.positions[: x.shape[1]].astype(x.dtype)
+        x = constrain_rows(x + self.positions[: x.shape[1]].astype(x.dtype))
         depth = jax.tree.leaves(self.layers)[0].shape[0] if all_layers else tap_layers[-1] + 1
         layers = jax.tree.map(lambda array: array[:depth], self.layers)
 
         # Each layer writes its output where the next tap goes; the tap itself writes there last.
         # Layers after the last tap write to one place more, which is dropped.
         slots = np.searchsorted(tap_layers, np.arange(depth)).astype(np.int32)
-        taps = jnp.zeros((x.shape[0], slots[-1] + 1, *x.shape[1:]), x.dtype)
+        taps = constrain_rows(jnp.zeros((x.shape[0], slots[-1] + 1, *x.shape[1:]), x.dtype))
 
         def run(carry, layer_and_slot):
             x, taps = carry
             layer, slot = layer_and_slot
-            x = layer(x)
+            x = constrain_rows(layer(x))
             return (x, jax.lax.dynamic_update_index_in_dim(taps, x, slot, axis=1)), None
 
         (x, taps), _ = jax.lax.scan(run, (x, taps), (layers, slots))
