@@ -16,7 +16,7 @@ verb=""
 project="" zone="" name="" topology="" config="" workdir="" model=""
 records=() overrides=()
 slices=1 spot=no keep=no dry_run=no
-poll_seconds=30 max_errors=3
+poll_seconds=30 patience=10 max_errors=3
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -81,6 +81,7 @@ readonly COMMON_FLAGS="\
   --keep                leave the TPUs running at the end (they go on costing)
   --max_errors N        errors of the program or the cloud before giving up; preemptions do not count [3]
   --poll_seconds N      between two looks at the run [30]
+  --patience N          looks at something that does not answer or does not end, before acting [10]
   --dry_run             print the exact commands of a smooth run, on stdout, and call nothing
   --help"
 
@@ -108,27 +109,30 @@ parse_flags() {
         ;;
     esac
     if "$extra_setter" "$flag" "" switch; then shift && continue; fi
-    if [[ $1 == *=* ]]; then
-      value=${1#*=} && shift
-    else
-      (($# >= 2)) || die "$flag needs a value"
-      value=$2 && shift 2
-    fi
-    case $flag in
-      --project) project=$value ;;
-      --zone) zone=$value ;;
-      --name) name=$value ;;
-      --topology) topology=$value ;;
-      --slices) slices=$value ;;
-      --config) config=$value ;;
-      --workdir) workdir=${value%/} ;;
-      --records) records+=("${value%/}") ;;
-      --model) model=${value%/} ;;
-      --max_errors) max_errors=$value ;;
-      --poll_seconds) poll_seconds=$value ;;
-      *) "$extra_setter" "$flag" "$value" value || die "no such flag: $flag; --help lists them" ;;
-    esac
+    value=${2:-}
+    [[ $1 != *=* ]] || value=${1#*=}
+    set_flag "$flag" "$value" || "$extra_setter" "$flag" "$value" value || die "no such flag: $flag; --help lists them"
+    [[ $1 == *=* ]] || { (($# >= 2)) && shift; } || die "$flag needs a value"
+    shift
   done
+}
+
+set_flag() {
+  case $1 in
+    --project) project=$2 ;;
+    --zone) zone=$2 ;;
+    --name) name=$2 ;;
+    --topology) topology=$2 ;;
+    --slices) slices=$2 ;;
+    --config) config=$2 ;;
+    --workdir) workdir=${2%/} ;;
+    --records) records+=("${2%/}") ;;
+    --model) model=${2%/} ;;
+    --max_errors) max_errors=$2 ;;
+    --poll_seconds) poll_seconds=$2 ;;
+    --patience) patience=$2 ;;
+    *) return 1 ;;
+  esac
 }
 
 # --- topologies ----------------------------------------------------------------------------------------------------
@@ -200,6 +204,7 @@ check_place() {
     die "--name $name: 2 to 32 lower-case letters, digits and dashes, a letter first"
   [[ $zone =~ ^[a-z]+-[a-z]+[0-9]+-[a-z]$ ]] || die "--zone $zone: a zone is needed, such as us-east5-b (not a region)"
   need_number poll_seconds 0
+  need_number patience 1
   need_number max_errors 1
   need_number slices 1
   need_tool gcloud "https://cloud.google.com/sdk/docs/install"

@@ -39,7 +39,6 @@ own_flag() {
   esac
 }
 
-readonly PATIENCE=10 # looks at a slice that does not answer, or at workers that outlive others, before acting
 place=()             # --zone and --project
 assumed_state=""     # what a dry run takes the slice's state to be
 errors=0 interruptions=0 slice_may_cost=no
@@ -107,7 +106,7 @@ ensure_slice() {
     [[ $state == "$last" ]] || say "slice $name: $state"
     last=$state
     if [[ $state == UNKNOWN ]]; then
-      ((++unanswered <= PATIENCE)) || give_up "gcloud does not answer about $name"
+      ((++unanswered <= patience)) || give_up "gcloud does not answer about $name"
     else
       unanswered=0
     fi
@@ -172,7 +171,7 @@ name_run() {
 # Waits until every worker answers; fails if they do not, or if the slice goes away.
 wait_for_workers() {
   local looks
-  for ((looks = 0; looks <= PATIENCE; looks++)); do
+  for ((looks = 0; looks <= patience; looks++)); do
     look_at_workers
     ((heard < expected || expected == 0)) || return 0
     look_at_slice
@@ -216,7 +215,7 @@ show_failures() {
 stop_on_workers() {
   local looks
   on_all_workers "$(worker_line stop)" || true
-  for ((looks = 0; looks < PATIENCE; looks++)); do
+  for ((looks = 0; looks < patience; looks++)); do
     look_at_workers
     ((running > 0)) || return 0
     pause
@@ -239,7 +238,7 @@ follow() {
         verdict=interrupted
         return
       fi
-      ((++silent <= PATIENCE)) || { verdict=lost && return; }
+      ((++silent <= patience)) || { verdict=lost && return; }
       pause
       continue
     fi
@@ -248,7 +247,7 @@ follow() {
       uneven=0
     elif ((running > 0)); then
       # Some have ended: the others notice by themselves, in bounded time. If not, they are ended.
-      ((++uneven <= PATIENCE)) || stop_on_workers
+      ((++uneven <= patience)) || stop_on_workers
     else
       judge_ended_workers
       return
@@ -347,7 +346,7 @@ act_on_verdict() {
 
 tear_down() {
   local looks
-  for ((looks = 0; looks <= PATIENCE; looks++)); do
+  for ((looks = 0; looks <= patience; looks++)); do
     look_at_slice
     case $state in
       ABSENT)

@@ -7,9 +7,6 @@ the buckets, `hosts/` the home folders of workers whose commands are really run.
 import json
 import os
 import re
-import shlex
-import shutil
-import subprocess
 import sys
 
 FOLDER = os.environ["STANDIN"]
@@ -87,6 +84,8 @@ def storage_ls(path):
 
 
 def storage_cp(source, target):
+    import shutil  # where needed: a test makes dozens of calls, and most of a call's time is imports
+
     os.makedirs(os.path.dirname(local(target)) or ".", exist_ok=True)
     shutil.copyfile(local(source), local(target))
 
@@ -153,6 +152,8 @@ def ssh(cloud, words):
 
 
 def run_on_host(index, command):
+    import subprocess
+
     home = f"{FOLDER}/hosts/{index}"
     os.makedirs(home, exist_ok=True)
     path = f"{FOLDER}/host_bin:{os.environ['PATH']}"
@@ -166,6 +167,8 @@ def scripted_worker(cloud, verb, command, count):
     A look is "STATE CODE" for all workers, a list of them, "silent", or "preempted".
     """
     if verb == "start":
+        import shlex
+
         cloud["workers"] = cloud["attempts"].pop(0)
         cloud["run_id"] = cksum(shlex.split(command)[3:])
     elif verb == "status":
@@ -190,6 +193,8 @@ def scripted_worker(cloud, verb, command, count):
 
 
 def cksum(words):
+    import subprocess
+
     text = "".join(f"{word}\n" for word in words)
     return subprocess.run(["cksum"], input=text, capture_output=True, text=True).stdout.split()[0]
 

@@ -1,0 +1,187 @@
+"""What the quickstart trains on: models, clips, rows; and how it takes its arguments."""
+
+import json
+import pathlib
+import struct
+import subprocess
+import sys
+import wave
+
+import numpy as np
+import pytest
+import transformers
+from safetensors.numpy import load_file
+
+LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
+sys.path.insert(0, str(LAUNCH))  # its scripts import one another as neighbours
+
+import micro_models
+import packaged_smollm2
+import packaged_whisper
+import real_models
+import spoken_clips
+from desta_jax.records.rows import parse_row
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    spoken_clips.make(folder, ["en-us", "it"], sentences=1)
+    return folder
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_rows_are_aqa5m_rows_and_their_clips_are_heard(clips, split):
+    lines = (clips / f"{split}.jsonl").read_bytes().splitlines()
+    assert len(lines) == 2 * len(spoken_clips.VOICES) * (1 if split == "train" else spoken_clips.HELD_OUT)
+    for line in lines:
+        (clip,) = parse_row(line, "row").clips
+        with wave.open(str(clips / "audio" / clip)) as file:
+            samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+            assert 1 < len(samples) / file.getframerate() < 4
+            assert np.abs(samples).max() > 3000
+
+
+def test_held_out_sentences_are_not_trained_on(clips):
+    said = {
+        split: {json.loads(line)["messages"][1]["audios"][0]["text"] for line in (clips / f"{split}.jsonl").open()}
+        for split in ("train", "validation")
+    }
+    assert not said["train"] & said["validation"]
+
+
+def test_the_same_words_give_the_same_clip(clips, tmp_path):
+    spoken_clips.make(tmp_path, ["it"], sentences=1)
+    for clip in (tmp_path / "audio").iterdir():
+        assert clip.read_bytes() == (clips / "audio" / clip.name).read_bytes()
+
+
+def test_a_voice_that_is_not_there_is_an_error():
+    with pytest.raises(ValueError, match="no voice klingon"):
+        spoken_clips.Espeak().say("Qapla", "klingon")
+
+
+@pytest.fixture(scope="module")
+def micro(tmp_path_factory):
+    out = tmp_path_factory.mktemp("models")
+    micro_models.make(out / "llama", micro_models.llama_weights(), micro_models.CHAT, micro_models.llama_settings)
+    special = micro_models.TRANSCRIPTION
+    micro_models.make(out / "whisper", micro_models.whisper_weights(), special, micro_models.whisper_settings)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("llama", transformers.AutoModelForCausalLM), ("whisper", transformers.WhisperForConditionalGeneration)],
+)
+def test_transformers_loads_a_micro_model_whole(micro, name, model):
+    _, info = model.from_pretrained(micro / name, output_loading_info=True)
+    assert not any(info.values()), info
+
+
+def test_the_micro_tokenizer_keeps_words_and_has_the_placeholder(micro):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(micro / "llama")
+    words = "¿Puedes abrir la ventana? 你好\n"
+    assert tokenizer.decode(tokenizer(words).input_ids) == words
+    assert len(tokenizer("<|placeholder|>").input_ids) == 1
+
+
+def test_rotary_halves_are_put_back_as_llama_cpp_took_them_apart():
+    kernel = np.arange(2 * 8 * 3).reshape(16, 3)  # two heads of eight rows
+    interleaved = kernel.reshape(2, 2, 4, 3).swapaxes(1, 2).reshape(16, 3)  # as its convert script permutes q and k
+    np.testing.assert_array_equal(packaged_smollm2.halves_apart(interleaved, heads=2), kernel)
+
+
+def test_ctranslate2_arrays_get_their_transformers_names_back(micro):
+    state = load_file(micro / "whisper" / "model.safetensors")
+    arrays = as_ctranslate2(state)
+    renamed = packaged_whisper.rename(packaged_whisper.read_ctranslate2(as_model_bin(arrays)))
+    assert renamed.keys() == state.keys()
+    for name in state:
+        np.testing.assert_array_equal(renamed[name], state[name], err_msg=name)
+
+
+def as_ctranslate2(state):
+    """The arrays as CTranslate2's converter lays them out: projections that share an input are fused."""
+    arrays = {"decoder/embeddings/weight": state["model.decoder.embed_tokens.weight"]}
+
+    def put(target, source, weight="weight", bias="bias"):
+        arrays[f"{target}/{weight}"] = state[f"model.{source}.weight"]
+        arrays[f"{target}/{bias}"] = state[f"model.{source}.bias"]
+
+    def fuse(target, source, parts):
+        rows = [state[f"model.{source}.{part}_proj.weight"] for part in parts]
+        zeros = np.zeros(micro_models.WIDTH, np.float32)
+        arrays[f"{target}/weight"] = np.concatenate(rows)
+        arrays[f"{target}/bias"] = np.concatenate(
+            [state.get(f"model.{source}.{part}_proj.bias", zeros) for part in parts]
+        )
+
+    for side in ("encoder", "decoder"):
+        arrays[f"{side}/position_encodings/encodings"] = state[f"model.{side}.embed_positions.weight"]
+        put(f"{side}/layer_norm", f"{side}.layer_norm", "gamma", "beta")
+        for layer in range(micro_models.LAYERS):
+            ours, theirs = f"{side}.layers.{layer}", f"{side}/layer_{layer}"
+            fuse(f"{theirs}/self_attention/linear_0", f"{ours}.self_attn", "qkv")
+            put(f"{theirs}/self_attention/linear_1", f"{ours}.self_attn.out_proj")
+            put(f"{theirs}/self_attention/layer_norm", f"{ours}.self_attn_layer_norm", "gamma", "beta")
+            if side == "decoder":
+                fuse(f"{theirs}/attention/linear_0", f"{ours}.encoder_attn", "q")
+                fuse(f"{theirs}/attention/linear_1", f"{ours}.encoder_attn", "kv")
+                put(f"{theirs}/attention/linear_2", f"{ours}.encoder_attn.out_proj")
+                put(f"{theirs}/attention/layer_norm", f"{ours}.encoder_attn_layer_norm", "gamma", "beta")
+            put(f"{theirs}/ffn/layer_norm", f"{ours}.final_layer_norm", "gamma", "beta")
+            put(f"{theirs}/ffn/linear_0", f"{ours}.fc1")
+            put(f"{theirs}/ffn/linear_1", f"{ours}.fc2")
+    for convolution in ("conv1", "conv2"):
+        put(f"encoder/{convolution}", f"encoder.{convolution}")
+    return arrays
+
+
+def as_model_bin(arrays):
+    def string(text):
+        return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
+
+    blob = struct.pack("<I", 6) + string("WhisperSpec") + struct.pack("<II", 3, len(arrays))
+    for name, array in arrays.items():
+        blob += string(name) + struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape)
+        blob += struct.pack("<BI", 0, array.nbytes) + array.tobytes()
+    return blob + struct.pack("<I", 0)
+
+
+def test_models_come_from_packages_where_the_hub_cannot_be_reached(tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(real_models.huggingface_hub, "HfApi", unreachable)
+    monkeypatch.setattr(real_models, "from_packages", lambda name, folder, cache: (folder / "made").touch())
+    assert (real_models.make("whisper-base", tmp_path) / "made").exists()
+
+
+def test_a_folder_that_is_half_written_is_not_taken_for_a_model(tmp_path, monkeypatch):
+    def stopped(_, folder):
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(real_models, "from_hub", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        real_models.make("whisper-base", tmp_path, source="hub")
+    assert not (tmp_path / "whisper-base").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--step", "3"], "there is no argument --step"),
+        (["--steps", "many"], "--steps must be a number of steps, not 'many'"),
+        (["--steps"], "--steps needs a value"),
+        (["--out="], "--out needs a folder"),
+    ],
+)
+def test_the_quickstart_refuses_wrong_arguments(arguments, message, tmp_path):
+    done = subprocess.run(
+        [LAUNCH / "quickstart.sh", *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
