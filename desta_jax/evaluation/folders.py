@@ -1,10 +1,11 @@
-"""Data sets as Hugging Face distributes them, read without its library: Arrow or Parquet folders, JSONL, metadata.json.
+"""Data sets as Hugging Face has them, read without its library: Arrow or Parquet folders, JSONL, metadata.json or .csv.
 
-Audio comes as a file's path or as encoded bytes; every column that holds audio is taken out of the row.
+Audio comes as a file's path or as encoded bytes; every column that holds audio is taken out of the row, in order.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ def splits(folder: Path) -> list[str]:
     found |= {file.name.split("-")[0] for file in (folder / "data").glob("*.parquet")}
     found |= {path.parent.name for path in folder.glob("*/state.json")}
     found |= {file.stem for file in folder.glob("*.jsonl")}
-    if (folder / "state.json").is_file() or (folder / "metadata.json").is_file():
+    if any((folder / name).is_file() for name in ("state.json", "metadata.json", "metadata.csv")):
         found.add("")
     return sorted(found)
 
@@ -46,8 +47,10 @@ def read(folder: Path, split: str) -> Iterator[Row]:
         rows = _saved_to_disk(saved)
     elif (folder / f"{split}.jsonl").is_file():
         rows = iter(read_lines(folder / f"{split}.jsonl"))
-    else:
+    elif (folder / "metadata.json").is_file():
         rows = _metadata(folder / "metadata.json")
+    else:
+        rows = _audio_folder(folder / "metadata.csv")
     for row in rows:
         yield take_audio(row, folder)
 
@@ -57,12 +60,12 @@ def take_audio(row: dict[str, Any], folder: Path) -> Row:
     kept, clips = {}, []
     for key, value in row.items():
         if isinstance(value, dict) and {"bytes", "path"} & set(value):
-            clips.append((key, _decoded(value, folder)))
+            clips.append(_decoded(value, folder))
         elif key.startswith("audio") and isinstance(value, str) and Path(value).suffix.lower() in _SOUND_FILES:
-            clips.append((key, folder / value))
+            clips.append(folder / value)
         else:
             kept[key] = value
-    return kept, [clip for _, clip in sorted(clips, key=lambda item: (len(item[0]), item[0]))]
+    return kept, clips
 
 
 def _saved_to_disk(folder: Path) -> Iterator[dict[str, Any]]:
@@ -90,6 +93,16 @@ def _metadata(file: Path) -> Iterator[dict[str, Any]]:
             file.parent.glob(f"{name.stem}_pair*{name.suffix}"), key=lambda path: (len(path.name), path.name)
         )
         yield {**row, "file": clip, "audio": clip} | {f"audio{n}": pair.name for n, pair in enumerate(pairs, start=2)}
+
+
+def _audio_folder(file: Path) -> Iterator[dict[str, Any]]:
+    """The columns of metadata.csv; `file_name` is the clip."""
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        for row in csv.DictReader(lines):
+            clip = row.pop("file_name", None)
+            if clip is None:
+                raise ValueError(f"{file}: no column file_name")
+            yield {**row, "audio": clip}
 
 
 def _decoded(value: dict[str, Any], folder: Path) -> Path | bytes:

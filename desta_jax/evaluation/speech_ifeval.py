@@ -208,10 +208,8 @@ def _subset_files(path: Path) -> list[Path]:
 
 
 def _id(subset: str, row: Mapping[str, Any]) -> str:
-    """The row's own number, or for chain-of-thought, which has none, the clip and the question."""
-    if row.get("id") is not None:
-        return f"{subset}/{row['id']}"
-    return f"{subset}/{row['audio_filepath']}/{hashlib.sha256(row['instruction'].encode()).hexdigest()[:8]}"
+    """By clip and instruction: the rows' own numbers start at 0 in some published files and at 1 in others."""
+    return f"{subset}/{row['audio_filepath']}#{hashlib.sha256(row['instruction'].encode()).hexdigest()[:8]}"
 
 
 BENCHMARK = Benchmark(

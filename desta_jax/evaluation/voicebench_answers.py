@@ -85,8 +85,8 @@ _ENDS = [("no$", 0), ("yes$", 1)]
 _SPORTS = [
     ("no the (?:original )?sentence is not (?:possible|plausible)", 0),
     ("(?:final answer|the answer is|yes|considering these (?:points|factors|elements)|(?:based on|given) this analysis|"
-     "given these points|given the context(?: of sports particularly basketball this)?|i would say(?: that)?) (?:it is|the )?"
-     "(?:sentence )?is (?:generally |structurally |the )?plausible", 1),
+     "given these points|given the context(?: of sports particularly basketball this)?|i would say(?: that)?) "
+     "(?:it is|the )?(?:sentence )?is (?:generally |structurally |the )?plausible", 1),
     ("answer is directly yes|to answer your original question yes|is the sentence plausible\\? yes", 1),
     ("answer is it is not possible|to answer your original question no|modification of answer not possible", 0),
     ("the (?:following )?sentence is not (?:particularly |entirely )?(?:plausible|possible|accurate)", 0),
