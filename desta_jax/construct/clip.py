@@ -1,0 +1,114 @@
+"""A clip as its metadata knows it, and the lines of text that say it: the seed description."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+NO_SPEECH = " "  # the transcript of a clip without words, as in the public rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A stretch of a clip: who says what, and how; times in seconds, None where the metadata has none."""
+
+    start: float | None = None
+    end: float | None = None
+    words: str = ""
+    speaker: str = ""
+    attributes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Name to value as they are said, in the order in which they are said."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One audio file and all that is known of it."""
+
+    audio: str
+    """Path under the audio root; also the id of its rows, as in the public dataset."""
+    dataset: str
+    kind: str
+    segments: Sequence[Segment]
+    caption: str = ""
+    attributes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Of the clip as a whole: what was measured."""
+    duration: float | None = None
+    language: str = ""
+    """ISO code of the words, where it is known."""
+    unasked: frozenset[str] = frozenset()
+    """Attributes that no general question is about."""
+
+    @property
+    def words(self) -> str:
+        return " ".join(segment.words for segment in self.segments if segment.words)
+
+    @property
+    def transcript(self) -> str:
+        """What stands beside the clip in a row's messages."""
+        return self.words or NO_SPEECH
+
+    @property
+    def speakers(self) -> int:
+        named = {segment.speaker for segment in self.segments if segment.speaker}
+        return len(named) or int(bool(self.words))
+
+    @property
+    def said(self) -> dict[str, str]:
+        """Every attribute with its value; of several segments that differ in one, the first counts."""
+        merged = dict(self.attributes)
+        for segment in reversed(self.segments):
+            merged |= segment.attributes
+        return merged
+
+    @property
+    def uniform(self) -> dict[str, str]:
+        """The attributes that have one value in the whole clip: what can be asked about with one answer."""
+        said = self.said
+        segments = [segment.attributes for segment in self.segments]
+        return {
+            name: value
+            for name, value in said.items()
+            if name in self.attributes or all(attributes.get(name) == value for attributes in segments)
+        }
+
+    def describe(self) -> str:
+        """The seed description: `[mm:ss-mm:ss] words (Attribute: value, ...)`, a line a segment."""
+        lines = [self._line(segment) for segment in self.segments]
+        if len(self.segments) > 1 and (self.caption or self.attributes):
+            lines.append(_join(_times(0.0, self.duration), _bracket(self.caption), _listed(self.attributes)))
+        return "\n".join(lines)
+
+    def _line(self, segment: Segment) -> str:
+        if len(self.segments) > 1:
+            words = f'{segment.speaker}: "{segment.words}"' if segment.speaker else segment.words
+            return _join(_times(segment.start, segment.end), words, _listed(segment.attributes))
+        start = 0.0 if segment.start is None else segment.start
+        end = self.duration if segment.end is None else segment.end
+        attributes = {**segment.attributes, **self.attributes}
+        return _join(_times(start, end), segment.words, _bracket(self.caption), _listed(attributes))
+
+
+def clock(seconds: float) -> str:
+    """mm:ss; minutes go on past 59."""
+    whole = math.floor(seconds + 0.5)
+    return f"{whole // 60:02d}:{whole % 60:02d}"
+
+
+def _times(start: float | None, end: float | None) -> str:
+    """A stretch of less than a second is said to last one, as in the public rows."""
+    if start is None or end is None:
+        return ""
+    return f"[{clock(start)}-{clock(max(end, math.floor(start + 0.5) + 1))}]"
+
+
+def _listed(attributes: Mapping[str, str]) -> str:
+    return _bracket(", ".join(f"{name}: {value}" for name, value in attributes.items()))
+
+
+def _bracket(text: str) -> str:
+    return f"({text})" if text else ""
+
+
+def _join(*parts: str) -> str:
+    return " ".join(part for part in parts if part)

@@ -1,0 +1,344 @@
+"""The pool of instructions and system prompts: plain text files, and a draw from them by seed and row.
+
+A file holds sections. A section is a line `[category] key=value; key=value` and one instruction a line after it:
+
+    [speaker: emotion] needs=Emotion; weight=2
+    How does the speaker feel?
+
+Keys: `needs` (below), `weight` (how often the section is drawn against the others), `about` (the attribute that
+{attribute}, {options} and {guess} speak of; * for any), `base` (categories: the lines are added to an instruction of
+one of these, after it or around {instruction}), `language` (of the response: a code, "same" as the words', or "any";
+English without it), `system` (a system prompt for these instructions alone).
+In an instruction, {audio} is where a clip stands, \\n is a new line.
+
+`needs` is a list of conditions, all of which must hold for every clip: speech, sound, music, words, words>=N, caption,
+speakers>=N, segments>=N, clips>=N, in CODE (language of the words), an attribute's name; `not` before a condition, and
+`|` between alternatives. A section that says nothing of clips is for one clip.
+"""
+
+from __future__ import annotations
+
+import bisect
+import collections
+import dataclasses
+import functools
+import itertools
+import pathlib
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from desta_jax.construct.clip import Clip
+from desta_jax.construct.language import code_of
+from desta_jax.construct.measure import count_words
+from desta_jax.construct.source import KINDS, data_folder
+
+AUDIO = "{audio}"
+SYSTEM = "system"  # the category of system prompts
+OPTIONS = 4  # of a multiple choice
+_KEYS = ("needs", "weight", "about", "base", "language", "system")
+_LONGEST_VALUE = 30  # characters of a value that can be an option
+_COUNTED = {
+    "words": lambda clip: count_words(clip.words),
+    "speakers": lambda clip: clip.speakers,
+    "segments": lambda clip: len(clip.segments),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """Instructions of one category under the same conditions."""
+
+    category: str
+    lines: tuple[str, ...]
+    needs: str = ""
+    weight: float = 1.0
+    about: str = ""
+    base: tuple[str, ...] = ()
+    language: str = "en"
+    system: str = ""
+    place: str = ""
+
+    @functools.cached_property
+    def admits(self) -> Callable[[Sequence[Clip]], bool]:
+        """Whether these clips meet the section's needs."""
+        return _conditions(self.needs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """What a row asks: the text, and what follows from where it was drawn."""
+
+    text: str
+    """As the row's `prompt`; with {audio} where the clips have their place in it."""
+    category: str
+    system: str
+    language: str = "en"
+    """Of the response: a code, or "any"."""
+
+
+class Values:
+    """The values that each attribute takes in a corpus: what other options there are."""
+
+    def __init__(self, clips: Iterable[Clip]):
+        counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        for clip in clips:
+            for name, value in clip.uniform.items():
+                counts[name][value] += 1
+        self._values = {name: sorted(counter) for name, counter in counts.items()}
+
+    def others(self, name: str, value: str) -> list[str]:
+        """The attribute's other values; none where they are no choice (long texts, or a value of its own a clip)."""
+        values = self._values.get(name, [])
+        if len(values) > 200 or any(len(each) > _LONGEST_VALUE or each.strip("-.0123456789") == "" for each in values):
+            return []
+        return [each for each in values if each.lower() != value.lower()]
+
+
+class Pool:
+    """Every section of the pool, ready to be drawn from."""
+
+    def __init__(self, sections: Sequence[Section]):
+        self.systems = [section for section in sections if section.category == SYSTEM]
+        self.sections = [section for section in sections if section.category != SYSTEM]
+        if not self.sections or not self.systems:
+            raise ValueError("the instruction pool needs at least one instruction and one section [system]")
+        known = {section.category for section in self.sections if not section.base}
+        for section in self.sections:
+            if lost := [base for base in section.base if not any(_within(category, base) for category in known)]:
+                raise ValueError(f"{section.place}: base={lost[0]} is no category; there are {', '.join(sorted(known))}")
+
+    def __len__(self) -> int:
+        return sum(len(section.lines) for section in self.sections)
+
+    def draw(self, clips: Sequence[Clip], values: Values, key: str) -> Instruction | None:
+        """An instruction for these clips; the same for the same pool and key. None if none fits."""
+        rng = random.Random(key)
+        admitted = [section for section in self.sections if section.admits(clips)]
+        while admitted:
+            section = _pick(admitted, rng)
+            text = self._fill(section, clips, values, rng, admitted)
+            if text is not None:
+                system = section.system or self._system(clips, section, rng)
+                return Instruction(text, section.category, system, _answer_language(section, clips))
+            admitted = [other for other in admitted if other is not section]
+        return None
+
+    def _fill(
+        self, section: Section, clips: Sequence[Clip], values: Values, rng: random.Random, admitted: Sequence[Section]
+    ) -> str | None:
+        """One line of the section with everything in braces but {audio} filled in; None if these clips cannot."""
+        line = section.lines[_below(len(section.lines), rng)]
+        if section.base:
+            base = self._base(section, clips, values, rng, admitted)
+            if base is None:
+                return None
+            line = line.replace("{instruction}", base) if "{instruction}" in line else f"{base} {line}"
+        if section.about:
+            return _about(line, section.about, clips, values, rng)
+        return line
+
+    def _base(
+        self, section: Section, clips: Sequence[Clip], values: Values, rng: random.Random, admitted: Sequence[Section]
+    ) -> str | None:
+        bases = [
+            other
+            for other in admitted
+            if not other.base
+            and other.language == "en"
+            and not other.system
+            and any(_within(other.category, base) for base in section.base)
+        ]
+        while bases:
+            chosen = _pick(bases, rng)
+            text = self._fill(chosen, clips, values, rng, admitted)
+            if text is not None:
+                return text
+            bases = [other for other in bases if other is not chosen]
+        return None
+
+    def _system(self, clips: Sequence[Clip], section: Section, rng: random.Random) -> str:
+        systems = [system for system in self.systems if system.admits(clips)]
+        chosen = _pick(systems or self.systems, rng)
+        return chosen.lines[_below(len(chosen.lines), rng)]
+
+
+def load_pool(folders: Sequence[str] = ()) -> Pool:
+    """The pool that comes with the project, and the .txt files of further folders.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: a file says what is not understood; names the file and line.
+    """
+    sections: list[Section] = []
+    for folder in (data_folder("instructions"), *map(pathlib.Path, folders)):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder of instructions")
+        for path in sorted(folder.glob("*.txt")):
+            sections += parse_pool(path.read_text(encoding="utf-8"), path.name)
+    return Pool(sections)
+
+
+def parse_pool(text: str, name: str) -> list[Section]:
+    """The sections of one file; raises ValueError naming file and line."""
+    sections: list[Section] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        place = f"{name}:{number}"
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("["):
+            sections.append(_parse_header(line, place))
+        elif not sections:
+            raise ValueError(f"{place}: an instruction before the first [category]")
+        else:
+            _check_line(line, sections[-1], place)
+            lines = (*sections[-1].lines, line.replace("\\n", "\n"))
+            sections[-1] = dataclasses.replace(sections[-1], lines=lines)
+    for section in sections:
+        if not section.lines:
+            raise ValueError(f"{section.place}: [{section.category}] holds no instruction")
+    return sections
+
+
+def _parse_header(line: str, place: str) -> Section:
+    found = re.fullmatch(r"\[([^\]]+)\]\s*(.*)", line)
+    if not found:
+        raise ValueError(f"{place}: a section's first line is [category] key=value; key=value")
+    keys: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in found[2].split("; "))):
+        key, equals, value = (text.strip() for text in part.partition("="))
+        if key not in _KEYS or not equals:
+            raise ValueError(f"{place}: {part!r} is none of {', '.join(f'{key}=...' for key in _KEYS)}")
+        keys[key] = value.rstrip(";")
+    try:
+        section = Section(
+            category=found[1].strip(),
+            lines=(),
+            needs=keys.get("needs", ""),
+            weight=float(keys.get("weight", 1)),
+            about=keys.get("about", ""),
+            base=tuple(base.strip() for base in keys.get("base", "").split(",") if base.strip()),
+            language=keys.get("language", "en"),
+            system=keys.get("system", "").replace("\\n", "\n"),
+            place=place,
+        )
+        _ = section.admits
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+    return section
+
+
+_PLACEHOLDERS = {"audio", "instruction", "attribute", "options", "guess"}
+
+
+def _check_line(line: str, section: Section, place: str) -> None:
+    named = set(re.findall(r"\{(\w+)\}", line))
+    if unknown := named - _PLACEHOLDERS:
+        raise ValueError(f"{place}: {{{unknown.pop()}}} is none of {{{'}, {'.join(sorted(_PLACEHOLDERS))}}}")
+    if named & {"attribute", "options", "guess"} and not section.about:
+        raise ValueError(f"{place}: {line!r} speaks of an attribute; its section needs about=NAME or about=*")
+    if "instruction" in named and not section.base:
+        raise ValueError(f"{place}: {{instruction}} is for a section with base=CATEGORY")
+
+
+def _about(line: str, about: str, clips: Sequence[Clip], values: Values, rng: random.Random) -> str | None:
+    """The line with the attribute's name, options and a guess at its value; None if it cannot be so asked."""
+    name = _attribute(about, clips[0], values, line, rng)
+    if name is None:
+        return None
+    value = clips[0].uniform[name]
+    others = values.others(name, value)
+    chosen = [others.pop(_below(len(others), rng)) for _ in range(min(OPTIONS - 1, len(others)))]
+    options = sorted([value, *chosen], key=lambda _: rng.random())
+    guess = value if not chosen or rng.random() < 0.5 else chosen[0]
+    line = line.replace("{attribute}", name if name.isupper() else name.lower())
+    return line.replace("{guess}", guess).replace("{options}", _list_options(options, rng))
+
+
+def _attribute(about: str, clip: Clip, values: Values, line: str, rng: random.Random) -> str | None:
+    """The attribute that a line is about, of those that the clip has and of which the line can be said."""
+    uniform = clip.uniform
+    if about == "*":
+        names = [name for name in uniform if name not in clip.unasked]
+    else:
+        names = [name for name in uniform if name.lower() == about.lower()]
+    if "{options}" in line or "{guess}" in line:
+        names = [name for name in names if values.others(name, uniform[name])]
+    return names[_below(len(names), rng)] if names else None
+
+
+def _list_options(options: Sequence[str], rng: random.Random) -> str:
+    letters = "abcdefgh"
+    quoted = [f'"{option}"' for option in options]
+    forms = (
+        " ".join(f"({letter}) {option}" for letter, option in zip(letters, options)),
+        "\n".join(f"{letter.upper()}. {option}" for letter, option in zip(letters, options)),
+        f"{', '.join(quoted[:-1])} or {quoted[-1]}",
+        f"{', '.join(options[:-1])} or {options[-1]}",
+    )
+    return forms[_below(len(forms), rng)]
+
+
+def _answer_language(section: Section, clips: Sequence[Clip]) -> str:
+    return (clips[0].language or "any") if section.language == "same" else section.language
+
+
+def _within(category: str, base: str) -> bool:
+    """Whether a category is `base` or one of its parts, as "speaker: emotion" is of "speaker"."""
+    return category == base or category.startswith(f"{base}:")
+
+
+def _pick(sections: Sequence[Section], rng: random.Random) -> Section:
+    bounds = list(itertools.accumulate(section.weight for section in sections))
+    return sections[min(bisect.bisect_right(bounds, rng.random() * bounds[-1]), len(sections) - 1)]
+
+
+def _below(count: int, rng: random.Random) -> int:
+    """Random.randrange may draw otherwise in another Python; Random.random is promised not to."""
+    return int(rng.random() * count)
+
+
+def _conditions(needs: str) -> Callable[[Sequence[Clip]], bool]:
+    parts = [part.strip() for part in needs.split(",") if part.strip()]
+    tests = [_alternatives(part) for part in parts]
+    several = any("clips" in part for part in parts)
+
+    def admits(clips: Sequence[Clip]) -> bool:
+        return (several or len(clips) == 1) and all(test(clips) for test in tests)
+
+    return admits
+
+
+def _alternatives(part: str) -> Callable[[Sequence[Clip]], bool]:
+    tests = [_condition(each.strip()) for each in part.split("|")]
+    return lambda clips: any(test(clips) for test in tests)
+
+
+def _condition(text: str) -> Callable[[Sequence[Clip]], bool]:
+    if text.startswith("not "):
+        denied = _one_clip(text[4:].strip())
+        return lambda clips: not any(denied(clip) for clip in clips)
+    if counted := re.fullmatch(r"clips\s*(>=|=)\s*(\d+)", text):
+        least = int(counted[2])
+        return lambda clips: len(clips) == least or (counted[1] == ">=" and len(clips) > least)
+    test = _one_clip(text)
+    return lambda clips: all(test(clip) for clip in clips)
+
+
+def _one_clip(text: str) -> Callable[[Clip], bool]:
+    if text in KINDS:
+        return lambda clip: clip.kind == text
+    if text == "words":
+        return lambda clip: bool(clip.words)
+    if text == "caption":
+        return lambda clip: bool(clip.caption)
+    if text.startswith("in "):
+        return lambda clip: code_of(clip.language) == text[3:].strip()
+    if counted := re.fullmatch(r"(\w+)\s*>=\s*(\d+)", text):
+        if counted[1] not in _COUNTED:
+            raise ValueError(f"{text!r}: only {', '.join(_COUNTED)} and clips can be counted")
+        return lambda clip: _COUNTED[counted[1]](clip) >= int(counted[2])
+    if not re.fullmatch(r"[\w() \-']+", text):
+        raise ValueError(f"{text!r} is no condition")
+    return lambda clip: text.lower() in (name.lower() for name in clip.said)
