@@ -1,0 +1,283 @@
+"""Writing records: the same bytes every time, whatever happens on the way."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from desta_jax.audio import load
+from desta_jax.records import schema
+from desta_jax.records.read import RecordSource
+
+
+def rejected(out):
+    return [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+
+
+def test_a_record_holds_the_row_and_its_sound(twelve, records, row):
+    sample = schema.decode(RecordSource(records)[2])
+    fields = row(2, clips=2)
+    assert sample.messages == fields["messages"]
+    assert [getattr(sample, key) for key in ("id", "dataset", "response", "seed_description", "prompt")] == [
+        fields[key] for key in ("id", "dataset", "response", "seed_description", "prompt")
+    ]
+    for number, clip in enumerate(sample.audio):
+        expected, _ = soundfile.read(twelve.audio_root / f"speech/2.{number}.wav", dtype="int16")
+        np.testing.assert_array_equal(load.decode_flac(clip), expected)
+        assert sample.num_samples[number] == len(expected)
+
+
+def test_clips_longer_than_the_window_are_kept_whole(corpus, row, tmp_path):
+    corpus.add(row(0), seconds=31).write(tmp_path / "out")
+    assert RecordSource(tmp_path / "out").samples.tolist() == [31 * 16000]
+
+
+def test_a_clip_may_have_the_extension_wav_instead(corpus, row, tmp_path):
+    fields = row(0)
+    corpus.add(fields)
+    fields["messages"][1]["audios"][0]["audio"] = "speech/0.0.flac"
+    corpus.lines = [json.dumps(fields)]
+    corpus.add(row(1)).write(tmp_path / "out")
+    assert len(RecordSource(tmp_path / "out")) == 2
+
+
+def test_the_number_of_workers_changes_no_byte(twelve, records, contents, tmp_path):
+    twelve.write(tmp_path / "out", shards=3, workers=3)
+    assert contents(tmp_path / "out") == contents(records)
+
+
+def test_shards_follow_from_the_number_of_rows(twelve, records, tmp_path):
+    assert RecordSource(records).index.counts.tolist() == [4, 4, 4]
+    twelve.write(tmp_path / "by_rows", rows_per_shard=5)
+    assert RecordSource(tmp_path / "by_rows").index.counts.tolist() == [4, 4, 4]
+    twelve.write(tmp_path / "by_default")
+    assert RecordSource(tmp_path / "by_default").index.counts.tolist() == [12]
+
+
+SLOW_WRITER = """
+import sys, time
+from desta_jax.audio import load
+from desta_jax.records.write import write_records
+
+at_once = load.load_audio
+def slowly(path):
+    time.sleep(0.02)
+    return at_once(path)
+load.load_audio = slowly  # in the workers too: they run this file first
+
+if __name__ == "__main__":
+    manifest, audio_root, out = sys.argv[1:]
+    write_records([manifest], audio_root, out, shards=10, workers=2)
+"""
+
+
+def children(pid):
+    return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_killed_run_is_continued_and_gives_the_same_bytes(corpus, row, contents, tmp_path):
+    for number in range(100):
+        corpus.add(row(number), seconds=0.05)
+    corpus.write(tmp_path / "expected", shards=10)
+    script, out = tmp_path / "writer.py", tmp_path / "out"
+    script.write_text(SLOW_WRITER)
+    root = pathlib.Path(__file__).parent.parent.parent
+    kept = {}
+    for whole in (2, 5):
+        command = [sys.executable, script, corpus.manifest, corpus.audio_root, out]
+        job = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(root)}, stderr=subprocess.DEVNULL)
+        wait_until(lambda: len(list(out.glob("progress/*.npz"))) >= whole)  # noqa: B023
+        workers = children(job.pid)
+        job.send_signal(signal.SIGKILL)
+        assert job.wait() == -signal.SIGKILL and workers
+        wait_until(lambda: not any(map(alive, workers)), 10)  # noqa: B023
+        with pytest.raises(ValueError, match="unfinished"):
+            RecordSource(out)
+        assert not (out / "index.npz").exists() and not (out / "dataset_info.json").exists()
+        shards = {
+            note.stem: out / f"desta_aqa5m-train.tfrecord-{note.stem}-of-00010" for note in out.glob("progress/*.npz")
+        }
+        times = {shard: path.stat().st_mtime_ns for shard, path in shards.items()}
+        assert kept.items() <= times.items()  # what was whole was not made again
+        kept = times
+    lines = []
+    corpus.write(out, shards=10, report=lines.append)
+    assert any(f"{len(kept)} of 10 shards are there" in line for line in lines)
+    assert contents(out) == contents(tmp_path / "expected")
+    for shard, stamp in kept.items():
+        assert (out / f"desta_aqa5m-train.tfrecord-{shard}-of-00010").stat().st_mtime_ns == stamp
+
+
+def test_a_finished_directory_is_left_as_it_is(twelve, records, contents, tmp_path):
+    out = shutil.copytree(records, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert twelve.write(out, shards=3)["records"] == 12
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def bad_rows(corpus, row):
+    """Ten rows, of which one has each fault; the reasons in the rows' order."""
+    faults = {
+        0: "missing_audio",
+        2: "empty_audio",
+        3: "undecodable_audio",
+        4: "truncated_audio",
+        5: "not_finite_audio",
+        7: "clip_count",
+        9: "duplicate",
+    }
+    for number in range(9):
+        clips = 2 if number == 4 else 1
+        corpus.add(
+            row(number, clips)
+            if number != 7
+            else row(number, clips)
+            | {
+                "messages": row(7, 2)["messages"][:1]
+                + [{"role": "user", "content": "no mark", "audios": row(7)["messages"][1]["audios"]}]
+            }
+        )
+    corpus.add(row(8))
+    sound = corpus.audio_root / "speech"
+    (sound / "0.0.wav").unlink()
+    (sound / "2.0.wav").write_bytes(b"")
+    (sound / "3.0.wav").write_bytes(b"no sound" * 100)
+    os.truncate(sound / "4.1.wav", 2000)
+    soundfile.write(sound / "5.0.wav", np.array([0.0, np.nan]), 16000, subtype="FLOAT")
+    return faults
+
+
+def test_bad_rows_are_listed_and_do_not_end_the_job(corpus, row, tmp_path):
+    faults = bad_rows(corpus, row)
+    out = tmp_path / "out"
+    summary = corpus.write(out, shards=5, max_rejected_fraction=0.7)
+    assert summary["rejected"] == dict.fromkeys(sorted(faults.values()), 1)
+    assert (summary["rows"], summary["records"], summary["clips"]) == (10, 3, 3)
+    source = RecordSource(out)
+    assert [schema.decode_text(source.text(number)).id for number in range(3)] == ["row-1", "row-6", "row-8"]
+    lines = rejected(out)
+    assert [(line["line"] - 1, line["reason"]) for line in lines] == sorted(faults.items())
+    assert [line["row"]["id"] for line in lines] == [f"row-{min(number, 8)}" for number in faults]
+    assert str(corpus.audio_root / "speech/4.1.wav") in lines[3]["detail"]
+
+
+def test_bad_rows_change_no_byte_with_the_workers(corpus, row, contents, tmp_path):
+    bad_rows(corpus, row)
+    for workers in (1, 2):
+        corpus.write(tmp_path / str(workers), shards=4, workers=workers, max_rejected_fraction=1.0)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_too_many_bad_rows_fail_the_job_and_what_is_done_stays(corpus, row, contents, tmp_path):
+    bad_rows(corpus, row)
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"rows cannot be used .*more than max_rejected_fraction=0.6 allows"):
+        corpus.write(out, shards=5, max_rejected_fraction=0.6)
+    assert len(rejected(out)) == 7
+    with pytest.raises(ValueError, match="unfinished"):
+        RecordSource(out)
+    corpus.write(out, shards=5, max_rejected_fraction=0.7)
+    corpus.write(tmp_path / "at once", shards=5, max_rejected_fraction=0.7)
+    assert contents(out) == contents(tmp_path / "at once")
+
+
+def test_bad_text_fails_the_job_before_any_sound_is_read(corpus, row, tmp_path):
+    corpus.add("{").add(row(0)).add(row(1))
+    shutil.rmtree(corpus.audio_root / "speech")
+    with pytest.raises(ValueError, match=r"1 of 3 rows cannot be used \(bad_json 1\).*rows\.jsonl:1: "):
+        corpus.write(tmp_path / "out", max_rejected_fraction=0.3)
+    assert os.listdir(tmp_path / "out") == ["rejected.jsonl"]
+
+
+def test_a_repaired_clip_gets_in_when_the_job_goes_on(corpus, row, tmp_path):
+    for number in range(4):
+        corpus.add(row(number))
+    (corpus.audio_root / "speech/2.0.wav").unlink()
+    with pytest.raises(ValueError, match="missing_audio 1"):
+        corpus.write(tmp_path / "out", shards=4)
+    corpus.sound("speech/2.0.wav")
+    assert corpus.write(tmp_path / "out", shards=4)["records"] == 4
+
+
+def test_a_shard_may_lose_all_its_rows(corpus, row, tmp_path):
+    for number in range(4):
+        corpus.add(row(number))
+    (corpus.audio_root / "speech/1.0.wav").unlink()
+    corpus.write(tmp_path / "out", shards=4, max_rejected_fraction=0.25)
+    source = RecordSource(tmp_path / "out")
+    assert source.index.counts.tolist() == [1, 0, 1, 1]
+    assert [schema.decode(source[number]).id for number in range(3)] == ["row-0", "row-2", "row-3"]
+
+
+@pytest.mark.parametrize("change", ["rows", "shards", "audio root"])
+def test_another_job_is_not_continued(corpus, row, tmp_path, change):
+    corpus.add(row(0)).add(row(1)).add(row(2))
+    (corpus.audio_root / "speech/2.0.wav").unlink()
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="cannot be used"):
+        corpus.write(out, shards=2)
+    if change == "rows":
+        corpus.add(row(3))
+    if change == "audio root":
+        corpus.audio_root = corpus.audio_root.rename(tmp_path / "elsewhere")
+    key = {"rows": "manifests", "shards": "shards", "audio root": "audio_root"}[change]
+    with pytest.raises(ValueError, match=rf"holds the work of another job: {key} was .* choose another directory"):
+        corpus.write(out, shards=1 if change == "shards" else 2)
+
+
+def test_a_finished_directory_of_another_job_is_refused(corpus, row, records, tmp_path):
+    out = shutil.copytree(records, tmp_path / "out")
+    with pytest.raises(ValueError, match="another job"):
+        corpus.add(row(0)).write(out)
+
+
+def test_a_directory_with_other_things_is_refused(corpus, row, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match=r"not empty and holds no records \(found corpus\)"):
+        corpus.add(row(0)).write(tmp_path)
+
+
+def test_arguments_that_cannot_be_meant_are_refused(corpus, row, tmp_path):
+    corpus.add(row(0))
+    out = tmp_path / "out"
+    for options, message in [
+        ({"shards": 2}, "too many for 1 rows"),
+        ({"shards": 1, "rows_per_shard": 1}, "give one of them"),
+        ({"workers": -1}, "workers"),
+        ({"max_rejected_fraction": 2}, "from 0 to 1"),
+        ({"name": "My-Data"}, "lower-case"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            corpus.write(out, **options)
+    with pytest.raises(ValueError, match="local directory"):
+        corpus.write("gs://bucket/records")
+    corpus.manifest.write_text("\n\n")
+    with pytest.raises(ValueError, match="no rows"):
+        corpus.write(out)
+    corpus.audio_root = tmp_path / "nowhere"
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        corpus.write(out)
+    assert not out.exists()
