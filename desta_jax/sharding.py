@@ -116,11 +116,12 @@ def put_batch(local: Tree, mesh: Mesh, rows: int) -> Tree:
     place = {row: index for index, row in enumerate(local_rows(mesh, rows))}
 
     def put(array: np.ndarray) -> jax.Array:
-        def shard(index):
+        shape = (rows, *array.shape[1:])
+        shards = []
+        for device, index in sharding.addressable_devices_indices_map(shape).items():
             start, stop, _ = index[0].indices(rows)
-            return array[place[start] : place[stop - 1] + 1]
-
-        return jax.make_array_from_callback((rows, *array.shape[1:]), sharding, shard)
+            shards.append(jax.device_put(array[place[start] : place[stop - 1] + 1], device))
+        return jax.make_array_from_single_device_arrays(shape, sharding, shards)
 
     return jax.tree.map(put, local)
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from desta_jax.batch import Batch
 from desta_jax.models.audio_lm import AudioLM
 from desta_jax.models.qformer import MLP_WIDTH
 
 
-def step_flops(model: AudioLM, batch: Batch) -> float:
+def step_flops(model: AudioLM, *, rows: int, clips: int, samples: int, tokens: int, labels: int) -> float:
     """Floating-point operations that one training step needs at the least, all rows full.
 
     Forward through the encoder up to its last tap; forward and both gradients of the connector; forward and the
     gradient of the activations through the language model, whose weights are frozen. What is computed again to save
     memory does not count, so MFU is comparable between settings. Norms, softmax and embeddings are left out.
     """
-    rows, clips, samples = batch.audio.shape
     heard = rows * clips
     return (
         heard * _encoder(model, samples // 320)
         + 3 * heard * _connector(model, samples // 320)
-        + 2 * rows * _decoder(model, batch.tokens.shape[1], batch.labels.shape[1])
+        + 2 * rows * _decoder(model, tokens, labels)
     )
 
 

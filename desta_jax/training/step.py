@@ -9,8 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int32
 from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Float, Int32
 
 from desta_jax import sharding
 from desta_jax.batch import Batch

@@ -1,0 +1,82 @@
+"""The Whisper decoder: what its encoder hears, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int32, Key
+
+from desta_jax.models.attention import MultiHeadAttention, attend
+from desta_jax.models.layers import GeluMLP, LayerNorm, stack
+from desta_jax.models.shapes import WhisperShape
+from desta_jax.models.whisper import EPSILON
+
+Memory = tuple[Float[Array, "b s h c"], Float[Array, "b s h c"]]
+
+
+class WhisperDecoderLayer(nnx.Module):
+    """Pre-norm self-attention, attention to the encoder's frames, then an MLP.
+
+    `mix` is how queries meet the keys and values of the text: in generation, over a cache.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_width: int, *, key: Key[Array, ""]):
+        attention_key, cross_key, mlp_key = jax.random.split(key, 3)
+        self.attention_norm = LayerNorm(width, epsilon=EPSILON)
+        self.attention = MultiHeadAttention(width, heads, key_bias=False, key=attention_key)
+        self.cross_norm = LayerNorm(width, epsilon=EPSILON)
+        self.cross = MultiHeadAttention(width, heads, key_bias=False, key=cross_key)
+        self.mlp_norm = LayerNorm(width, epsilon=EPSILON)
+        self.mlp = GeluMLP(width, mlp_width, key=mlp_key)
+
+    def __call__(
+        self, x: Float[Array, "b t d"], memory: Memory, mix: Callable[[Array, Array, Array], Float[Array, "b t h c"]]
+    ) -> Float[Array, "b t d"]:
+        normed = self.attention_norm(x)
+        keys, values = self.attention.project_memory(normed)
+        mixed = mix(self.attention.split(self.attention.q(normed)), keys, values)
+        x = x + self.attention.o(mixed.reshape(x.shape))
+        heard = attend(self.cross.split(self.cross.q(self.cross_norm(x))), *memory)
+        x = x + self.cross.o(heard.reshape(x.shape))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class WhisperDecoder(nnx.Module):
+    """Token and position embeddings, the blocks, a final norm; the embeddings are also the output head.
+
+    Radford et al. 2022; transformers' WhisperDecoder.
+    """
+
+    def __init__(
+        self, vocabulary: int, width: int, layers: int, heads: int, mlp_width: int, tokens: int, *, key: Key[Array, ""]
+    ):
+        embed_key, layers_key = jax.random.split(key)
+        self.embed = nnx.Param(0.02 * jax.random.normal(embed_key, (vocabulary, width)))
+        self.positions = nnx.Param(jnp.zeros((tokens, width)))
+        self.layers = stack(lambda key: WhisperDecoderLayer(width, heads, mlp_width, key=key), layers, layers_key)
+        self.norm = LayerNorm(width, epsilon=EPSILON)
+
+    def enter(self, tokens: Int32[Array, "b t"], position: Int32[Array, ""]) -> Float[Array, "b t d"]:
+        """Embeddings of tokens, the first of which stands at `position`."""
+        places = jax.lax.dynamic_slice_in_dim(self.positions[...], position, tokens.shape[1])
+        return jnp.take(self.embed[...], tokens, axis=0) + places
+
+    def logits(self, hidden: Float[Array, "b d"]) -> Float[Array, "b v"]:
+        """Scores of the next token, float32."""
+        return jnp.einsum("bd,vd->bv", self.norm(hidden), self.embed[...]).astype(jnp.float32)
+
+
+def build_whisper_decoder(shape: WhisperShape, key: Key[Array, ""]) -> WhisperDecoder:
+    """A decoder of this shape with random weights (its true ones come from `convert`)."""
+    return WhisperDecoder(
+        shape.vocabulary,
+        shape.width,
+        shape.decoder_layers,
+        shape.decoder_heads,
+        shape.decoder_mlp_width,
+        shape.max_tokens,
+        key=key,
+    )

@@ -1,0 +1,138 @@
+"""What a run needs to go on: adapter, optimizer, and the step, which is also where the input stands."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import optax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+
+from desta_jax.training.step import TrainState
+from desta_jax.tree import Tree, differences, flatten
+
+FOLDER = "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of a work directory: the newest few, and the best by validation loss.
+
+    Saving goes on beside training; a checkpoint appears under its step's number only when it is whole. Every process
+    writes and reads its own shards.
+    """
+
+    def __init__(self, workdir: str, *, keep: int):
+        policy = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(keep),
+                checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1,
+                                          keep_checkpoints_without_metrics=False),
+            ]
+        )  # fmt: skip
+        self._manager = ocp.CheckpointManager(
+            epath.Path(workdir).resolve() / FOLDER,
+            options=ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True),
+        )
+
+    def newest(self) -> int | None:
+        """The step of the newest whole checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, validation_loss: float | None = None) -> None:
+        """Starts to save the state after `step` steps; a step that is saved already is left as it is."""
+        if step == self.newest():
+            return
+        metrics = None if validation_loss is None else {"loss": validation_loss}
+        self._manager.save(step, args=ocp.args.StandardSave(to_dict(state)), metrics=metrics)
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The state after `step` steps, each shard straight to the device that `like` names.
+
+        Raises:
+            ValueError: the checkpoint is of another adapter or optimizer; names every leaf that differs.
+        """
+        abstract = to_dict(like)
+        saved = self._manager.item_metadata(step)
+        if wrong := differences(dict(saved), abstract):
+            raise ValueError(
+                f"{self._manager.directory / str(step)} is of another adapter than the config describes:\n  "
+                + "\n  ".join(wrong)
+            )
+        return from_dict(self._manager.restore(step, args=ocp.args.StandardRestore(abstract)), like)
+
+    def close(self) -> None:
+        """Waits until what was started is saved."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def to_dict(state: TrainState) -> Tree:
+    """The state as plain nested dicts: what stands on disk, whatever becomes of optax's classes."""
+    adam = _find(state.optimizer, optax.ScaleByAdamState)
+    return {
+        "step": state.step,
+        "skipped": state.skipped,
+        "adapter": state.adapter,
+        "adam": {"count": adam.count, "mean": adam.mu, "variance": adam.nu},
+    }
+
+
+def from_dict(tree: Tree, like: TrainState) -> TrainState:
+    """The state whose plain form this is; `like` gives the optimizer's structure."""
+    adam = tree["adam"]
+    kinds = {
+        optax.ScaleByAdamState: lambda _: optax.ScaleByAdamState(adam["count"], adam["mean"], adam["variance"]),
+        optax.ScaleByScheduleState: lambda _: optax.ScaleByScheduleState(tree["step"]),
+    }
+    optimizer = jax.tree.map(
+        lambda node: kinds[type(node)](node) if type(node) in kinds else node,
+        like.optimizer,
+        is_leaf=lambda node: type(node) in kinds,
+    )
+    return TrainState(tree["step"], tree["skipped"], tree["adapter"], optimizer)
+
+
+def read_adapter(workdir: str, step: int | None = None) -> tuple[int, Tree]:
+    """The adapter of a checkpoint (the newest, unless `step` is given) as NumPy arrays, and its step.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint, or none of that step.
+    """
+    folder = epath.Path(workdir).resolve() / FOLDER
+    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.exists() else []
+    if not steps or (step is not None and step not in steps):
+        asked = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+        there = f"; there are {', '.join(map(str, steps))}" if steps else ""
+        raise FileNotFoundError(f"{folder} holds {asked}{there}")
+    step = steps[-1] if step is None else step
+    with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
+        shapes = dict(manager.item_metadata(step))["adapter"]
+        whole = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
+        like = {"adapter": like}
+        arguments = ocp.checkpoint_utils.construct_restore_args(like)
+        restored = manager.restore(step, args=ocp.args.PyTreeRestore(like, arguments, partial_restore=True))
+    return step, jax.device_get(restored["adapter"])
+
+
+def write_config(workdir: str, text: str) -> None:
+    """Leaves the run's config beside its checkpoints."""
+    path = epath.Path(workdir) / "config.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def changed_keys(workdir: str, config: dict) -> dict[str, tuple]:
+    """Keys whose value differs from the config that the work directory keeps, with both values."""
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        return {}
+    before, now = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(config)))
+    return {key: (before.get(key), now.get(key)) for key in {*before, *now} if before.get(key) != now.get(key)}
+
+
+def _find(tree, kind: type):
+    found = [node for node in jax.tree.leaves(tree, is_leaf=lambda n: isinstance(n, kind)) if isinstance(node, kind)]
+    return found[0]

@@ -1,0 +1,40 @@
+"""Several processes as one run."""
+
+from __future__ import annotations
+
+import os
+
+import jax
+
+
+def start(coordinator: str = "", processes: int = 0, index: int = -1) -> None:
+    """Joins this process to the others of its run; on one machine it does nothing.
+
+    On Cloud TPU and GKE nothing needs to be said: JAX finds the others. Elsewhere give all three arguments, or the
+    environment's JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+    Raises:
+        ValueError: some of the arguments are given and some are not.
+    """
+    if jax.distributed.is_initialized():
+        return
+    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "")
+    processes = processes or int(os.environ.get("JAX_NUM_PROCESSES", 0))
+    index = index if index >= 0 else int(os.environ.get("JAX_PROCESS_ID", -1))
+    if coordinator or processes or index >= 0:
+        if not (coordinator and processes and index >= 0):
+            raise ValueError("--coordinator, --processes and --process_index go together: give all three")
+        jax.distributed.initialize(coordinator, processes, index)
+    elif _several_tpu_hosts():
+        jax.distributed.initialize()
+
+
+def _several_tpu_hosts() -> bool:
+    """Whether this is a worker of a TPU slice with several hosts, or of several slices."""
+    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    return "," in hosts or int(os.environ.get("MEGASCALE_NUM_SLICES", 1)) > 1 or _cloud_tpu_without_hostnames()
+
+
+def _cloud_tpu_without_hostnames() -> bool:
+    """A TPU VM made by hand has no TPU_* variables; its metadata server knows the slice, and JAX asks it."""
+    return os.path.exists("/dev/accel0") or os.path.exists("/dev/vfio/0")

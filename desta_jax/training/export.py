@@ -1,0 +1,49 @@
+"""A run's adapter as a folder that the PyTorch reference loads."""
+
+from __future__ import annotations
+
+import pathlib
+
+from etils import epath
+
+from desta_jax.config import from_json
+from desta_jax.models.shapes import tap_layers_for
+from desta_jax.training.checkpoint import read_adapter
+from desta_jax.weights.adapter import write_adapter
+from desta_jax.weights.folder import ModelFolder
+
+
+def export(
+    workdir: str, out: str, *, step: int | None = None, dtype: str = "float32", overwrite: bool = False
+) -> pathlib.Path:
+    """Writes the adapter of a work directory's checkpoint as model.safetensors, config.json and a model card.
+
+    Args:
+        workdir: of `desta-jax train`.
+        out: the folder to make.
+        step: of the checkpoint; None takes the newest.
+        dtype: "float32", or "bfloat16" for half the size.
+        overwrite: whether an older export in `out` may be replaced.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no run, or no such checkpoint.
+    """
+    file = epath.Path(workdir) / "config.json"
+    if not file.exists():
+        raise FileNotFoundError(f"{workdir} has no config.json: it is not the work directory of a run")
+    config = from_json(file.read_text())
+    folder = ModelFolder(config.model.checkpoint)
+    _, adapter = read_adapter(workdir, step)
+    return write_adapter(
+        out,
+        adapter,
+        llm_model_id=config.model.llm or folder.description["llm"]["source"],
+        encoder_model_id=config.model.encoder or folder.description["encoder"]["source"],
+        tap_layers=tap_layers_for(folder.whisper_config["encoder_layers"], config.adapter.tap_layers),
+        placeholder_token=config.adapter.placeholder_token,
+        audio_seconds=config.data.audio_seconds,
+        lora_alpha=config.adapter.lora_alpha,
+        lora_dropout=config.adapter.lora_dropout,
+        dtype=dtype,
+        overwrite=overwrite,
+    )

@@ -1,0 +1,143 @@
+"""Everything a run is made of, checked and put together before anything long starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from desta_jax import sharding
+from desta_jax.inputs.pipeline import Inputs, evaluation_inputs, training_inputs
+from desta_jax.inputs.prompt import PromptBuilder
+from desta_jax.models.audio_lm import AudioLM
+from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape, tap_layers_for
+from desta_jax.training.optimizer import learning_rate, make_optimizer
+from desta_jax.tree import Tree, flatten
+from desta_jax.weights.folder import ModelFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run, ready to start."""
+
+    config: ConfigDict
+    mesh: Mesh
+    folder: ModelFolder
+    model: AudioLM
+    prompts: PromptBuilder
+    inputs: Inputs
+    validation: Inputs | None
+    steps: int
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+
+
+def assemble(config: ConfigDict) -> Run:
+    """Reads the model's shapes and the records' index; loads no weights.
+
+    Raises:
+        ValueError, FileNotFoundError: what in the config does not fit the model, the devices or the data.
+    """
+    if not config.model.checkpoint:
+        raise ValueError("model.checkpoint: name the folder that `desta-jax convert` wrote")
+    folder = ModelFolder(config.model.checkpoint)
+    model = make_model(config, folder)
+    mesh = sharding.make_mesh(**config.mesh)
+    prompts = PromptBuilder(folder.tokenizer(), config.adapter.prompt_size, config.adapter.placeholder_token)
+    rows = rows_per_step(config)
+    check_rows(config, mesh, rows)
+    inputs = training_inputs(config, prompts, rows_per_step=rows)
+    validation = evaluation_inputs(config, prompts, rows_per_step=rows) if config.data.validation else None
+    steps = config.train.steps or max(1, config.train.epochs * inputs.rows_per_epoch // rows)
+    return Run(
+        config=config,
+        mesh=mesh,
+        folder=folder,
+        model=model,
+        prompts=prompts,
+        inputs=inputs,
+        validation=validation,
+        steps=steps,
+        schedule=learning_rate(config, steps),
+        optimizer=make_optimizer(config, steps),
+    )
+
+
+def make_model(config: ConfigDict, folder: ModelFolder) -> AudioLM:
+    """The model whose frozen parts the folder holds and whose adapter the config describes."""
+    whisper, settings = WhisperShape.from_hf(folder.whisper_config), config.adapter
+    adapter = AdapterShape(
+        num_layers=settings.num_layers,
+        prompt_size=settings.prompt_size,
+        tap_layers=tap_layers_for(whisper.encoder_layers, settings.tap_layers),
+        dropout=settings.dropout,
+        lora_rank=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+    )
+    return AudioLM(whisper, DecoderShape.from_hf(folder.llm_config), adapter, jnp.dtype(config.compute_dtype))
+
+
+def rows_per_step(config: ConfigDict) -> int:
+    """Rows of a global step."""
+    return config.train.batch_size // (config.data.clips_per_row if config.data.pack else 1)
+
+
+def check_rows(config: ConfigDict, mesh: Mesh, rows: int) -> None:
+    """Each part of a step must lie evenly over the devices."""
+    shards = sharding.row_shards(mesh) * config.train.accumulate
+    if rows % shards:
+        packed = f" (packed, {config.data.clips_per_row} clips a row)" if config.data.pack else ""
+        raise ValueError(
+            f"train.batch_size: its {rows} rows{packed} do not divide into {shards} parts "
+            f"(mesh.data x mesh.fsdp = {sharding.row_shards(mesh)}, train.accumulate = {config.train.accumulate}); "
+            f"take a multiple of {shards * (config.data.clips_per_row if config.data.pack else 1)}"
+        )
+
+
+def load_frozen(run: Run) -> Tree:
+    """The encoder and the language model, each shard straight to its device."""
+    like = sharding.placed(run.model.abstract_frozen(), run.mesh)
+    return {part: run.folder.restore(part, like[part]) for part in ("encoder", "lm")}
+
+
+def first_adapter(run: Run) -> Tree:
+    """The adapter that training starts from: the converted folder's where it has one, else a fresh one."""
+    like = sharding.placed(run.model.abstract_adapter(), run.mesh)
+    if "adapter" not in run.folder.parts:
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+        return jax.jit(run.model.init_adapter, out_shardings=shardings)(jax.random.key(run.config.seed))
+    try:
+        return run.folder.restore("adapter", like)
+    except ValueError as error:
+        raise ValueError(
+            f"the adapter in {run.folder.path} is not the one that adapter.* describes "
+            "(set adapter.num_layers, prompt_size, tap_layers, lora_rank as there, or convert without --adapter): "
+            f"{error}"
+        ) from error
+
+
+def describe(run: Run, frozen: Tree, adapter: Tree) -> str:
+    """A table of parameters by part: trainable or frozen, their number, and their bytes on one device."""
+    parts = [("encoder", frozen["encoder"], False), ("lm", frozen["lm"], False)]
+    parts += [(name, adapter[name], True) for name in adapter]
+    lines = [f"{'part':12} {'':10} {'parameters':>15} {'dtype':>9} {'MB on a device':>15}"]
+    for name, tree, trained in parts:
+        leaves = flatten(tree).values()
+        count = sum(leaf.size for leaf in leaves)
+        local = sum(map(_local_bytes, leaves))
+        kind = "trainable" if trained else "frozen"
+        dtype = str(next(iter(leaves)).dtype)
+        lines.append(f"{name:12} {kind:10} {count:15,} {dtype:>9} {local / 1e6:15,.1f}")
+    moments = 2 * sum(_local_bytes(leaf) for leaf in flatten(adapter).values())
+    lines.append(f"{'optimizer':12} {'':10} {'':15} {'float32':>9} {moments / 1e6:15,.1f}")
+    return "\n".join(lines)
+
+
+def _local_bytes(leaf: jax.Array) -> int:
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
