@@ -140,7 +140,8 @@ def _answer(
     with tempfile.TemporaryDirectory() as folder:
         rows, asked = [], []
         for number, (question, prompt) in enumerate(zip(questions, prompts, strict=True)):
-            files = [_as_file(clip, Path(folder) / f"{number}-{part}") for part, clip in enumerate(question.audio)]
+            clips = question.audio if prompt.hears else ()
+            files = [_as_file(clip, Path(folder) / f"{number}-{part}") for part, clip in enumerate(clips)]
             missing = [str(file) for file in files if not file.is_file()]
             if missing:
                 rows.append({"id": question.id, "error": f"missing audio: {', '.join(missing)}"})

@@ -14,10 +14,17 @@ Messages = list[dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """System text and user template; the template's {names} are filled from the question, {audio} with its clips."""
+    """System text and user template; the template's {names} are filled from the question, {audio} with its clips.
+
+    A template that names no audio asks the language model alone: Speech-IFEval's reference runs do so.
+    """
 
     system: str
     user: str
+
+    @property
+    def hears(self) -> bool:
+        return "{audio}" in self.user or AUDIO in self.user
 
     def replaced(self, system: str | None, user: str | None) -> Prompt:
         return Prompt(self.system if system is None else system, self.user if user is None else user)
@@ -46,12 +53,14 @@ def ask(question: Question, prompt: Prompt, audio: Sequence[Path]) -> Messages:
     """The messages that put the question to a model; `audio` are the question's clips as files.
 
     Raises:
-        ValueError: the template names a field that the question lacks, or leaves the clips out.
+        ValueError: the template names a field that the question lacks, or places its clips twice.
     """
     fields = {**question.fields, "audio": "\n".join([AUDIO] * len(audio))}
-    user = {"role": "user", "content": _fill(prompt.user, fields), "audios": [{"audio": str(path)} for path in audio]}
-    if user["content"].count(AUDIO) != len(audio):
-        raise ValueError(f"the user prompt {prompt.user!r} must hold {{audio}} once; question {question.id} has clips")
+    user: dict[str, Any] = {"role": "user", "content": _fill(prompt.user, fields)}
+    if prompt.hears:
+        user["audios"] = [{"audio": str(path)} for path in audio]
+        if user["content"].count(AUDIO) != len(audio):
+            raise ValueError(f"the user prompt {prompt.user!r} does not place the clips of question {question.id} once")
     return ([{"role": "system", "content": prompt.system}] if prompt.system else []) + [user]
 
 

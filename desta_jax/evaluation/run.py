@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +12,41 @@ from desta_jax.evaluation import answers, dynamic_superb, mmau, sakura, speech_i
 from desta_jax.evaluation.answers import Answerer
 from desta_jax.evaluation.benchmark import Benchmark
 from desta_jax.evaluation.judge import EndpointJudge, Judge, ModelJudge, RecordedJudge
-from desta_jax.evaluation.question import Problems, Question
+from desta_jax.evaluation.question import Problems, Prompt, Question
 
 BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK for module in (dynamic_superb, mmau, sakura, speech_ifeval, voicebench)
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How questions are asked and scored.
+
+    Attributes:
+        model: who answers; not needed where there are predictions.
+        model_name: how scores and table name it.
+        split: MMAU's test-mini or test, the region of VoiceBench's sd-qa; None takes the usual one.
+        system, user: prompts in place of the recommended ones; a user prompt without {audio} asks the language model
+            alone, such as Speech-IFEval's reference run: "Speech Input: {textual_audio}\\n\\n{instruction}".
+        max_new_tokens: None takes the benchmark's usual number.
+        batch_size: questions that the model is given at a time.
+        limit: ask the first questions only; the scores then are partial, and say so.
+        reference: Speech-IFEval's text model, for the forgetting rate: its IFrate, its name in the benchmark's README,
+            or the scores.json of its run.
+        official_random: seed; VoiceBench's answers that cannot be read are then drawn at random, as officially.
+    """
+
+    model: Answerer | None = None
+    model_name: str = ""
+    split: str | None = None
+    system: str | None = None
+    user: str | None = None
+    max_new_tokens: int | None = None
+    batch_size: int = 32
+    limit: int | None = None
+    reference: float | str | Path | None = None
+    official_random: int | None = None
 
 
 def evaluate(
@@ -23,17 +54,9 @@ def evaluate(
     data: str | Path | None,
     out: str | Path,
     *,
-    model: Answerer | None = None,
-    model_name: str = "",
     predictions: str | Path | None = None,
     judge: Judge | str | Path | None = None,
-    split: str | None = None,
-    system: str | None = None,
-    user: str | None = None,
-    max_new_tokens: int | None = None,
-    limit: int | None = None,
-    reference: float | str | Path | None = None,
-    official_random: int | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Predict with a model, or take predictions that are there, and score them.
 
@@ -41,17 +64,10 @@ def evaluate(
         benchmark: a name of BENCHMARKS, or "all": DATA then holds a folder for each, by that name.
         data: the benchmark as distributed; None where the predictions' files hold the questions too.
         out: folder for predictions.jsonl, scores.json and scores.md; begun predictions are resumed.
-        model: who answers; not needed with `predictions`.
-        model_name: how scores and table name it.
         predictions: a predictions.jsonl, or a file or folder in the benchmark's official layout. With "all" a folder
             with one of these for each benchmark, by name.
         judge: who gives verdicts; or a file or folder of recorded ones in the benchmark's official layout.
-        split: MMAU's test-mini or test, the region of VoiceBench's sd-qa; None takes the usual one.
-        system, user: prompts in place of the recommended ones.
-        limit: ask the first questions only; the scores then are partial, and say so.
-        reference: Speech-IFEval's text model, for the forgetting rate: its IFrate, its name in the benchmark's README,
-            or the scores.json of its run.
-        official_random: seed; VoiceBench's answers that cannot be read are then drawn at random, as officially.
+        settings: the attributes of Settings.
 
     Returns:
         what scores.json holds.
@@ -59,15 +75,12 @@ def evaluate(
     Raises:
         ValueError, FileNotFoundError: naming what is wrong, where, and what to do.
     """
-    given = {
-        "split": split, "system": system, "user": user, "max_new_tokens": max_new_tokens, "limit": limit,
-        "reference": reference, "official_random": official_random, "model": model, "model_name": model_name,
-    }  # fmt: skip
+    given = Settings(**settings)
     if benchmark == "all":
-        return _evaluate_all(data, Path(out), predictions=predictions, judge=judge, **given)
+        return _evaluate_all(data, Path(out), predictions, judge, given)
     if benchmark not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {benchmark!r}; known are {', '.join(BENCHMARKS)} and all")
-    return _evaluate_one(BENCHMARKS[benchmark], data, Path(out), predictions=predictions, judge=judge, **given)
+    return _evaluate_one(BENCHMARKS[benchmark], data, Path(out), predictions, judge, given)
 
 
 def evaluate_in_training(
@@ -121,14 +134,13 @@ def make_judge(
 def _evaluate_all(
     data: str | Path | None,
     out: Path,
-    *,
     predictions: str | Path | None,
     judge: Judge | str | Path | None,
-    **given: Any,
+    settings: Settings,
 ) -> dict[str, Any]:
     if data is None:
         raise ValueError("all benchmarks at once need data: a folder that holds one for each")
-    if given["system"] is not None or given["user"] is not None:
+    if settings.system is not None or settings.user is not None:
         raise ValueError("prompts differ by benchmark: set them for one benchmark at a time")
     present = [name for name in BENCHMARKS if (Path(data) / name).exists()]
     if not present:
@@ -139,9 +151,9 @@ def _evaluate_all(
         verdicts = Path(judge) / name if isinstance(judge, (str, Path)) else judge
         if isinstance(verdicts, Path) and not verdicts.exists():
             verdicts = None
-        one = given | {"split": given["split"] if given["split"] in BENCHMARKS[name].splits else None}
+        split = settings.split if settings.split in BENCHMARKS[name].splits else None
         reports[name] = _evaluate_one(
-            BENCHMARKS[name], Path(data) / name, out / name, predictions=there, judge=verdicts, **one
+            BENCHMARKS[name], Path(data) / name, out / name, there, verdicts, dataclasses.replace(settings, split=split)
         )
     whole = {"benchmarks": reports, "missing benchmarks": [name for name in BENCHMARKS if name not in present]}
     _write(out / "scores.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
@@ -153,53 +165,63 @@ def _evaluate_one(
     benchmark: Benchmark,
     data: str | Path | None,
     out: Path,
-    *,
-    model: Answerer | None,
-    model_name: str,
     predictions: str | Path | None,
     judge: Judge | str | Path | None,
-    split: str | None,
-    system: str | None,
-    user: str | None,
-    max_new_tokens: int | None,
-    limit: int | None,
-    reference: float | str | Path | None,
-    official_random: int | None,
+    settings: Settings,
 ) -> dict[str, Any]:
-    split = split or benchmark.splits[0]
-    source = Path(data if data is not None else predictions or "")
-    if not source.exists():
-        raise FileNotFoundError(f"no data at {source}")
+    split = settings.split or benchmark.splits[0]
     problems = Problems()
-    questions = _without_repeats(benchmark.read(source, split), problems)
+    questions = _without_repeats(benchmark.read(_existing(data, predictions), split), problems)
     if predictions is None:
-        if model is None:
-            raise ValueError("either a model, to answer the questions, or predictions are needed")
-        file = out / "predictions.jsonl"
-        tokens = max_new_tokens or benchmark.max_new_tokens
-        answers.predict(questions[:limit], model, file, max_new_tokens=tokens, system=system, user=user)
-        rows = _newest(answers.read_lines(file))
+        rows = _predict(benchmark, questions, out / "predictions.jsonl", settings)
     else:
-        rows = _read_predictions(benchmark, Path(predictions), split)
+        rows = _read_predictions(benchmark, _existing(predictions), split)
     texts = answers.match(questions, rows, problems)
     judge = _recorded(benchmark, judge, questions)
-    options = {"reference": _reference(reference), "official_random": official_random}
+    options = {"reference": _reference(settings.reference), "official_random": settings.official_random}
     scores = benchmark.score(questions, texts, judge, problems, options)
+    silent = settings.user is not None and not Prompt("", settings.user).hears
     report = {
         "benchmark": benchmark.name,
         "split": split,
-        "model": model_name,
+        "model": settings.model_name,
         "judge": None if judge is None else judge.name,
         "questions": len(questions),
         "answered": len(texts),
         "complete": len(texts) == len(questions),
         "scores": scores.figures,
         "problems": scores.problems.to_json(),
-        "notes": scores.notes,
+        "notes": (["asked without audio"] if silent else []) + scores.notes,
     }
     _write(out / "scores.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     _write(out / "scores.md", table.write(benchmark, report))
     return report
+
+
+def _existing(*paths: str | Path | None) -> Path:
+    path = next((Path(path) for path in paths if path is not None), None)
+    if path is None:
+        raise ValueError("the benchmark's data are needed")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}")
+    return path
+
+
+def _predict(
+    benchmark: Benchmark, questions: Sequence[Question], file: Path, settings: Settings
+) -> list[Mapping[str, Any]]:
+    if settings.model is None:
+        raise ValueError("either a model, to answer the questions, or predictions are needed")
+    answers.predict(
+        questions[: settings.limit],
+        settings.model,
+        file,
+        max_new_tokens=settings.max_new_tokens or benchmark.max_new_tokens,
+        system=settings.system,
+        user=settings.user,
+        batch_size=settings.batch_size,
+    )
+    return _newest(answers.read_lines(file))
 
 
 def _without_repeats(questions: Sequence[Question], problems: Problems) -> list[Question]:
