@@ -1,8 +1,10 @@
 """Writing records: the same bytes every time, whatever happens on the way."""
 
+import fcntl
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +16,7 @@ import pytest
 import soundfile
 
 from desta_jax.audio import load
-from desta_jax.records import schema
+from desta_jax.records import schema, workers
 from desta_jax.records.read import RecordSource
 
 
@@ -110,10 +112,10 @@ def test_a_killed_run_is_continued_and_gives_the_same_bytes(corpus, row, content
         command = [sys.executable, script, corpus.manifest, corpus.audio_root, out]
         job = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(root)}, stderr=subprocess.DEVNULL)
         wait_until(lambda: len(list(out.glob("progress/*.npz"))) >= whole)  # noqa: B023
-        workers = children(job.pid)
+        begun = children(job.pid)
         job.send_signal(signal.SIGKILL)
-        assert job.wait() == -signal.SIGKILL and workers
-        wait_until(lambda: not any(map(alive, workers)), 10)  # noqa: B023
+        assert job.wait() == -signal.SIGKILL and begun
+        wait_until(lambda: not any(map(alive, begun)), 10)  # noqa: B023
         with pytest.raises(ValueError, match="unfinished"):
             RecordSource(out)
         assert not (out / "index.npz").exists() and not (out / "dataset_info.json").exists()
@@ -186,8 +188,8 @@ def test_bad_rows_are_listed_and_do_not_end_the_job(corpus, row, tmp_path):
 
 def test_bad_rows_change_no_byte_with_the_workers(corpus, row, contents, tmp_path):
     bad_rows(corpus, row)
-    for workers in (1, 2):
-        corpus.write(tmp_path / str(workers), shards=4, workers=workers, max_rejected_fraction=1.0)
+    for number in (1, 2):
+        corpus.write(tmp_path / str(number), shards=4, workers=number, max_rejected_fraction=1.0)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
@@ -202,6 +204,55 @@ def test_too_many_bad_rows_fail_the_job_and_what_is_done_stays(corpus, row, cont
     corpus.write(out, shards=5, max_rejected_fraction=0.7)
     corpus.write(tmp_path / "at once", shards=5, max_rejected_fraction=0.7)
     assert contents(out) == contents(tmp_path / "at once")
+
+
+def test_a_job_that_must_fail_does_not_read_on(corpus, row, tmp_path, monkeypatch):
+    for number in range(40):
+        corpus.add(row(number))
+    (corpus.audio_root / "speech/1.0.wav").unlink()
+    at_once, loaded = load.load_audio, []
+
+    def slowly(path):
+        time.sleep(0.05)
+        loaded.append(path)
+        return at_once(path)
+
+    monkeypatch.setattr(load, "load_audio", slowly)
+    with pytest.raises(ValueError, match="1 of 40 rows cannot be used"):
+        corpus.write(tmp_path / "out", shards=1, max_rejected_fraction=0)
+    assert len(loaded) < 30
+    assert not list((tmp_path / "out").glob("*.tfrecord*"))
+
+
+def test_progress_says_how_far_and_how_long(corpus, row, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "_FIRST_REPORT", 0.0)
+    lines = []
+    corpus.add(row(0)).write(tmp_path / "out", report=lines.append)
+    assert any(re.match(r"1 of 1 rows \(100.0%\), . of 1 shards, [\d.]+ rows/s, 0:00 left", line) for line in lines)
+    assert re.search(r"out: 1 records, 1 clips, 0.00 h, 0.0 MB in 1 shards$", lines[-1])
+
+
+def test_two_processes_do_not_write_one_directory(corpus, row, tmp_path):
+    corpus.add(row(0))
+    (tmp_path / "out" / "progress").mkdir(parents=True)
+    with open(tmp_path / "out" / "progress" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another process is writing"):
+            corpus.write(tmp_path / "out")
+    corpus.write(tmp_path / "out")
+
+
+def test_a_worker_that_dies_is_an_error_and_the_job_goes_on(corpus, row, tmp_path):
+    for number in range(4):
+        corpus.add(row(number))
+    script = tmp_path / "writer.py"
+    dying = "import os, signal\n" + SLOW_WRITER.replace("time.sleep(0.02)", "os.kill(os.getpid(), signal.SIGKILL)")
+    script.write_text(dying.replace("shards=10", "shards=4"))
+    root = pathlib.Path(__file__).parent.parent.parent
+    command = [sys.executable, script, corpus.manifest, corpus.audio_root, tmp_path / "out"]
+    job = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True)
+    assert job.returncode == 1 and "a worker process died" in job.stderr
+    assert corpus.write(tmp_path / "out", shards=4)["records"] == 4
 
 
 def test_bad_text_fails_the_job_before_any_sound_is_read(corpus, row, tmp_path):
