@@ -33,6 +33,7 @@ class Checkpoints:
         )  # fmt: skip
         self._manager = ocp.CheckpointManager(
             epath.Path(workdir).resolve() / FOLDER,
+            item_handlers=ocp.StandardCheckpointHandler(),
             options=ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True),
         )
 
@@ -107,13 +108,13 @@ def read_adapter(workdir: str, step: int | None = None) -> tuple[int, Tree]:
         there = f"; there are {', '.join(map(str, steps))}" if steps else ""
         raise FileNotFoundError(f"{folder} holds {asked}{there}")
     step = steps[-1] if step is None else step
-    with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
-        shapes = dict(manager.item_metadata(step))["adapter"]
-        whole = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
-        like = {"adapter": like}
+    item = folder / str(step) / "default"
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        shapes = checkpointer.metadata(item).item_metadata.tree["adapter"]
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+        like = {"adapter": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)}
         arguments = ocp.checkpoint_utils.construct_restore_args(like)
-        restored = manager.restore(step, args=ocp.args.PyTreeRestore(like, arguments, partial_restore=True))
+        restored = checkpointer.restore(item, args=ocp.args.PyTreeRestore(like, arguments, partial_restore=True))
     return step, jax.device_get(restored["adapter"])
 
 

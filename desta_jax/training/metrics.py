@@ -79,7 +79,7 @@ class Journal:
             return
         folder = epath.Path(workdir)
         self._metrics = JsonLines(folder / "metrics.jsonl", keep_below=start)
-        self._validation = JsonLines(folder / "validation.jsonl", keep_below=start)
+        self._validation = JsonLines(folder / "validation.jsonl", keep_below=start or -1)  # step 0 is validated again
         self._board = _tensorboard(folder, start) if config.log.tensorboard else None
         self._wandb = _wandb(config, workdir) if config.log.wandb_project else None
 
