@@ -79,8 +79,11 @@ class ModelFolder:
             restore_args = ocp.checkpoint_utils.construct_restore_args(like)
             try:
                 return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(like, restore_args=restore_args))
-            except ValueError as error:  # a missing file, or one whose checksum does not hold
-                raise ValueError(f"{folder} is damaged, copy or convert it again: {error}") from error
+            except Exception as error:  # Orbax wraps what TensorStore says in a bare one
+                damage = _damage(error)
+                if damage is None:
+                    raise
+                raise ValueError(f"{folder} is damaged, copy or convert it again: {damage}") from error
 
     def _read_description(self) -> dict[str, Any]:
         if not (self.path / MARKER).exists():
@@ -123,6 +126,15 @@ def _local_copy(folder: epath.Path, scratch: str) -> pathlib.Path:
     for file in folder.iterdir():
         (pathlib.Path(scratch) / file.name).write_bytes(file.read_bytes())
     return pathlib.Path(scratch)
+
+
+def _damage(error: BaseException | None) -> str | None:
+    """What TensorStore says of a file that is lost, or whose checksum does not hold; None if that is not the cause."""
+    while error is not None:
+        if str(error).startswith(("DATA_LOSS", "NOT_FOUND")):
+            return str(error)
+        error = error.__cause__
+    return None
 
 
 def _how_to_get(part: str) -> str:

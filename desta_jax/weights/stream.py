@@ -1,8 +1,7 @@
 """Orbax checkpoints written leaf by leaf in blocks, so that a leaf larger than memory allows can be written.
 
 Orbax keeps the checkpoint's metadata and restores it; only the writing of a leaf is ours, with TensorStore, as one
-Zarr 3 array with sharding: a file holds a layer (or a block of rows) and is read in parts of about a MiB, each with a
-checksum.
+Zarr 3 array with sharding: files of some 10 MB, read in pieces of about a MiB, each with a checksum.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from absl import logging
 from desta_jax import tree
 
 BLOCK_BYTES = 64 * 2**20  # a leaf up to this is one block
+FILE_BYTES = 32 * 2**20
 READ_BYTES = 2**20  # about what a reader can ask for by itself
 PENDING_BYTES = 512 * 2**20  # blocks on their way to the disk
 
@@ -112,14 +112,16 @@ def chunk_shapes(block: tuple[int, ...], itemsize: int) -> tuple[tuple[int, ...]
     """Shapes of a file and of the parts that can be read by themselves, for blocks of one shape.
 
     The longest axis is halved until a part is small enough: whichever axis a mesh splits, a device reads little beyond
-    its share.
+    its share. A file is as many parts as fit; a block is whole files, so that no file is written twice.
     """
-    part, halvings = list(block), [0] * len(block)
+    part, doublings = list(block), [0] * len(block)
     while math.prod(part) * itemsize > READ_BYTES:
         axis = part.index(max(part))
         part[axis] = -(-part[axis] // 2)
-        halvings[axis] += 1
-    return tuple(n << k for n, k in zip(part, halvings)), tuple(part)
+        doublings[axis] += 1
+    while math.prod(part) * itemsize << sum(doublings) > FILE_BYTES:
+        doublings[doublings.index(max(doublings))] -= 1
+    return tuple(n << k for n, k in zip(part, doublings)), tuple(part)
 
 
 @contextlib.contextmanager
