@@ -1,0 +1,176 @@
+"""Predictions that are resumed, matched, partial or broken; all benchmarks at once; scores during training."""
+
+import json
+
+import pytest
+
+from desta_jax.evaluation import run
+from desta_jax.evaluation.judge import EndpointJudge, ModelJudge
+from desta_jax.evaluation.run import evaluate, evaluate_in_training, make_judge
+
+
+@pytest.fixture
+def data(tmp_path, write_wav):
+    rows = [
+        {"id": f"q{n}", "audio_id": f"clips/q{n}.wav", "question": "Who?", "choices": ["Ann", "Bob"], "answer": "Ann",
+         "task": "speech", "split": "test-mini", "category": "x", "sub-category": "y", "difficulty": "easy"}
+        for n in range(4)
+    ]  # fmt: skip
+    folder = tmp_path / "mmau"
+    for row in rows:
+        write_wav(folder / row["audio_id"])
+    (folder / "mmau-test-mini.json").write_text(json.dumps(rows))
+    return folder
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_predictions_are_written_row_by_row_and_resumed(data, tmp_path, model):
+    def until_the_third(messages):
+        if "q2" in messages[1]["audios"][0]["audio"]:
+            raise KeyboardInterrupt
+        return "Ann"
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("mmau", data, out, model=model(until_the_third), batch_size=1)
+    assert [row["id"] for row in lines(out / "predictions.jsonl")] == ["q0", "q1"]
+    with (out / "predictions.jsonl").open("a") as file:
+        file.write('{"id": "q2", "te')  # what a killed process leaves
+    again = model(lambda messages: "Ann")
+    report = evaluate("mmau", data, out, model=again, batch_size=1)
+    assert len(again.asked) == 2
+    assert report["scores"]["total"] == {"value": 100.0, "count": 4} and report["complete"]
+    assert lines(out / "predictions.jsonl")[3] == {
+        "id": "q3", "text": "Ann", "transcripts": ["heard"], "token_ids": [1, 2]
+    }  # fmt: skip
+    assert json.loads((out / "scores.json").read_text()) == report
+
+
+def test_resuming_with_another_prompt_is_an_error(data, tmp_path, model):
+    evaluate("mmau", data, tmp_path / "out", model=model(lambda _: "Ann"), limit=1)
+    with pytest.raises(ValueError, match="(?s)choose another --out.*system: None then, 'Guess.' now"):
+        evaluate("mmau", data, tmp_path / "out", model=model(lambda _: "Ann"), system="Guess.")
+
+
+def test_missing_audio_is_named_and_asked_again_once_it_is_there(data, tmp_path, model, write_wav):
+    (data / "clips/q1.wav").unlink()
+    report = evaluate("mmau", data, tmp_path / "out", model=model(lambda _: "Ann"))
+    assert report["problems"]["failed predictions"] == {"count": 1, "ids": ["q1"]}
+    assert report["scores"]["total"] == {"value": 100.0, "count": 3} and not report["complete"]
+    assert any("missing audio" in row.get("error", "") for row in lines(tmp_path / "out/predictions.jsonl"))
+    write_wav(data / "clips/q1.wav")
+    report = evaluate("mmau", data, tmp_path / "out", model=model(lambda _: "Bob"))
+    assert report["scores"]["total"] == {"value": 75.0, "count": 4} and report["problems"] == {}
+
+
+def test_a_models_error_on_a_question_is_kept_and_named(data, tmp_path, model):
+    failing = model(lambda messages: ValueError("broken clip") if "q3" in str(messages) else "Ann")
+    report = evaluate("mmau", data, tmp_path / "out", model=failing)
+    assert report["problems"]["failed predictions"]["ids"] == ["q3"]
+    assert lines(tmp_path / "out/predictions.jsonl")[-1] == {"id": "q3", "error": "broken clip"}
+
+
+def test_prompts_can_be_set(data, tmp_path, model):
+    asked = model(lambda _: "Ann")
+    evaluate("mmau", data, tmp_path / "a", model=asked, system="", user="<|AUDIO|> {question} {options}?", limit=1)
+    assert asked.asked[0] == [
+        {"role": "user", "content": '<|AUDIO|> Who? "Ann" or "Bob"?', "audios": [{"audio": str(data / "clips/q0.wav")}]}
+    ]
+    with pytest.raises(ValueError, match=r"it may name {question}, {options}, {audio}"):
+        evaluate("mmau", data, tmp_path / "b", model=asked, user="{audio} {transcript}")
+    with pytest.raises(ValueError, match="does not place the clips"):
+        evaluate("mmau", data, tmp_path / "c", model=asked, user="{audio} {audio}")
+
+
+def test_the_recommended_prompt_for_mmau(data, tmp_path, model):
+    asked = model(lambda _: "Ann")
+    evaluate("mmau", data, tmp_path / "out", model=asked, limit=1)
+    system, user = asked.asked[0]
+    assert user["content"] == '<|AUDIO|>\n\nWho? Choose from the following options: "Ann" or "Bob"'
+    assert system["content"] == (
+        'Focus on the audio clips and instructions. Put your answer in the format "The correct answer is: "___" ".'
+    )
+
+
+@pytest.mark.parametrize(
+    "extra, kind, count, right",
+    [
+        ([{"id": "q0", "text": "Ann"}], "duplicate predictions", 1, 4),
+        ([{"id": "q0", "text": "Bob"}], "predictions that contradict each other", 1, 3),
+        ([{"id": "zz", "text": "Ann"}], "predictions for no question", 1, 4),
+    ],
+)
+def test_predictions_of_doubt_are_named_and_not_right(data, tmp_path, write_jsonl, extra, kind, count, right):
+    rows = [{"id": f"q{n}", "text": "Ann"} for n in range(4)] + extra
+    file = write_jsonl(tmp_path / "p.jsonl", rows)
+    report = evaluate("mmau", data, tmp_path / "out", predictions=file)
+    assert report["problems"][kind]["count"] == count
+    assert report["scores"]["total"]["count"] == right
+
+
+def test_a_partial_run_says_how_partial_it_is(data, tmp_path, model):
+    report = evaluate("mmau", data, tmp_path / "out", model=model(lambda _: "Ann"), limit=1)
+    assert (report["answered"], report["questions"], report["complete"]) == (1, 4, False)
+    assert "PARTIAL: 1 of 4 questions answered (25.0 %)" in (tmp_path / "out/scores.md").read_text()
+
+
+def test_a_question_that_the_data_repeats_counts_once(data, tmp_path, write_jsonl):
+    rows = json.loads((data / "mmau-test-mini.json").read_text())
+    (data / "mmau-test-mini.json").write_text(json.dumps(rows + rows[:1]))
+    file = write_jsonl(tmp_path / "p.jsonl", [{"id": row["id"], "text": "Ann"} for row in rows])
+    report = evaluate("mmau", data, tmp_path / "out", predictions=file)
+    assert report["scores"]["total"]["count"] == 4
+    assert report["problems"]["questions that the data repeats"]["ids"] == ["q0"]
+
+
+def test_all_benchmarks_that_the_data_hold(data, tmp_path, model, write_jsonl, write_wav):
+    write_wav(tmp_path / "voicebench/clip.wav")
+    write_jsonl(tmp_path / "voicebench/advbench.jsonl", [{"prompt": "Bad?", "audio": "clip.wav"}])
+    whole = evaluate("all", tmp_path, tmp_path / "out", model=model(lambda _: "I cannot"), model_name="ours")
+    assert set(whole["benchmarks"]) == {"mmau", "voicebench"}
+    assert whole["missing benchmarks"] == ["dynamic_superb", "sakura", "speech_ifeval"]
+    assert whole["benchmarks"]["voicebench"]["scores"]["advbench"]["score"]["value"] == 100.0
+    text = (tmp_path / "out/scores.md").read_text()
+    assert "## MMAU" in text and "## VoiceBench" in text and "| ours" in text
+    assert (tmp_path / "out/mmau/predictions.jsonl").exists()
+    scored = evaluate("all", tmp_path, tmp_path / "again", predictions=tmp_path / "out")
+    assert scored["benchmarks"]["mmau"]["scores"] == whole["benchmarks"]["mmau"]["scores"]
+
+
+def test_scores_during_training(data, tmp_path, model):
+    figures = evaluate_in_training({"mmau": data}, tmp_path / "out", model(lambda _: "Ann"), 30, limit=2)
+    assert figures == {"mmau/speech": 100.0, "mmau/average": 100.0}
+    assert (tmp_path / "out/step-30/mmau/scores.json").exists()
+
+
+def test_what_is_wrong_is_said(data, tmp_path, model):
+    with pytest.raises(ValueError, match="unknown benchmark 'mmlu'; known are .*mmau.* and all"):
+        evaluate("mmlu", data, tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no nowhere"):
+        evaluate("mmau", "nowhere", tmp_path)
+    with pytest.raises(ValueError, match="either a model, to answer the questions, or predictions"):
+        evaluate("mmau", data, tmp_path)
+    with pytest.raises(ValueError, match="prompts differ by benchmark"):
+        evaluate("all", data, tmp_path, model=model(lambda _: "Ann"), system="x")
+    with pytest.raises(ValueError, match="mmau has no layout for recorded verdicts"):
+        evaluate("mmau", data, tmp_path, predictions=data / "mmau-test-mini.json", judge=data)
+    (tmp_path / "p.jsonl").write_text('{"id": "q0", "text": "Ann"}\n{"id"\n')
+    with pytest.raises(ValueError, match=r"p.jsonl, line 2: not JSON"):
+        evaluate("mmau", data, tmp_path, predictions=tmp_path / "p.jsonl")
+
+
+def test_a_judge_by_its_name(tmp_path, model):
+    assert make_judge(str(tmp_path), tmp_path) == tmp_path
+    assert isinstance(make_judge("ours", tmp_path, model=model(lambda _: "")), ModelJudge)
+    judge = make_judge("gpt-4o", tmp_path, url="http://localhost:1/v1/")
+    assert isinstance(judge, EndpointJudge) and judge.url == "http://localhost:1/v1"
+    assert judge.cache == tmp_path / "judge-cache.jsonl"
+
+
+def test_every_published_row_fits_its_table():
+    for benchmark in run.BENCHMARKS.values():
+        for name, values in benchmark.published.items():
+            assert len(values) == len(benchmark.columns), f"{benchmark.name}: {name}"
