@@ -3,8 +3,8 @@
     python launch/spoken_clips.py OUT           # OUT/audio/*.wav, OUT/train.jsonl, OUT/validation.jsonl
 
 Women and men say sentences in five languages; each clip gets questions with answers in plain words, about the language,
-the voice and what is said. The sentences of validation.jsonl are not in train.jsonl. Same input, same files: clips that
-are there are left alone.
+the voice and what is said. The sentences of validation.jsonl are not in train.jsonl. Clips that are there are left
+alone; from nothing, the same command makes the same files.
 """
 
 import argparse
@@ -84,12 +84,12 @@ QUESTIONS = [
 class Espeak:
     """eSpeak NG, through its C interface (speak_lib.h)."""
 
-    RETRIEVAL, UTF8, ALL_IS_WELL = 1, 1, 0  # give samples to the callback; the text's encoding; EE_OK
+    SYNCHRONOUS, UTF8, ALL_IS_WELL = 2, 1, 0  # synthesise in the call, to the callback; the text's encoding; EE_OK
 
     def __init__(self):
         self.library = ctypes.CDLL(espeakng_loader.get_library_path())
         data = os.fsencode(espeakng_loader.get_data_path())
-        self.rate = self.library.espeak_Initialize(self.RETRIEVAL, 0, data, 0)
+        self.rate = self.library.espeak_Initialize(self.SYNCHRONOUS, 0, data, 0)
         if self.rate <= 0:
             raise OSError("eSpeak NG does not start: its data may be missing; install espeakng-loader again")
         self.pcm = bytearray()
@@ -110,7 +110,6 @@ class Espeak:
         self.pcm.clear()
         text = words.encode() + b"\0"
         self.library.espeak_Synth(text, len(text), 0, 0, 0, self.UTF8, None, None)
-        self.library.espeak_Synchronize()
         return bytes(self.pcm)
 
 
