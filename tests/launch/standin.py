@@ -211,8 +211,9 @@ def kubectl(cloud, words, line):
     if " get jobset " in f" {line} ":
         if cloud["jobset"]:
             looks = cloud["jobset"]
-            print(looks.pop(0) if len(looks) > 1 else looks[0])
-    elif " apply " in f" {line} " and "jobset.yaml" in line:
+            run_id = re.search('desta-jax-run-id: "(.+)"', cloud["manifest"]).group(1)
+            print(run_id, looks.pop(0) if len(looks) > 1 else looks[0])
+    elif " apply " in line and line.endswith(".jobset.yaml"):
         cloud["manifest"] = open(words[words.index("-f") + 1]).read()
         cloud["jobset"] = cloud["jobset_attempts"].pop(0)
     elif " delete jobset " in f" {line} ":
