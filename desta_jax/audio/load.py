@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -30,7 +31,7 @@ class AudioError(ValueError):
 def load_audio(source: str | os.PathLike | bytes) -> Float32[np.ndarray, "samples"]:
     """A clip at 16 kHz, mono: channels are averaged, then resampled with librosa's default (soxr, high quality).
 
-    Bit for bit what librosa.load(source, sr=16000) gives. Formats are libsndfile's (WAV, FLAC, Ogg, MP3, ...), and for
+    Bit for bit what librosa.load(source, sr=16000) gives for fewer than eight channels. Formats are libsndfile's (WAV, FLAC, Ogg, MP3, ...), and for
     a path also those of audioread (with ffmpeg installed: AAC, M4A, ...).
 
     Args:
@@ -46,7 +47,7 @@ def load_audio(source: str | os.PathLike | bytes) -> Float32[np.ndarray, "sample
         raise AudioError("empty", f"{name}: holds no samples")
     if not np.isfinite(samples).all():
         raise AudioError("not_finite", f"{name}: holds NaN or infinite samples")
-    mono = samples.mean(axis=1) if samples.ndim > 1 else samples
+    mono = _average(samples.T) if samples.ndim > 1 else samples
     if rate == SAMPLE_RATE:
         return mono
     import librosa  # takes seconds to import, and files at 16 kHz do without it
@@ -78,6 +79,13 @@ def decode_flac(data: bytes) -> Int16[np.ndarray, "samples"]:
     if rate != SAMPLE_RATE or samples.ndim != 1:
         raise ValueError(f"expected {SAMPLE_RATE} Hz mono, got {rate} Hz with shape {samples.shape}")
     return samples
+
+
+def _average(channels: Float32[np.ndarray, "channels samples"]) -> Float32[np.ndarray, "samples"]:
+    """np.mean over channels, one after the other: for two channels five times as fast as
+    np.mean(axis=1), with the same result below eight channels, from which on NumPy adds in another order.
+    """
+    return functools.reduce(np.add, channels) / np.float32(len(channels))
 
 
 def _read_bytes(data: bytes, name: str) -> tuple[np.ndarray, int]:
