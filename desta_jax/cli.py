@@ -253,12 +253,14 @@ def _export_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("step", None, "of the checkpoint to export; without it, the newest", 0, flag_values=values)
     flags.DEFINE_string("out", None, "the folder to write", values)
     flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of the written weights", values)
+    flags.DEFINE_bool("overwrite", False, "replace an older export in the folder", values)
 
 
 def _export(values: flags.FlagValues) -> None:
     from desta_jax.training.export import export
 
-    export(values.workdir, values.out, step=values.step, dtype=values.dtype)
+    export(values.workdir, values.out, step=values.step, dtype=values.dtype, overwrite=values.overwrite)
+    _say(f"{values.out} is made")
 
 
 VERBS = {
