@@ -59,14 +59,17 @@ class WhisperDecoder(nnx.Module):
         self.layers = stack(lambda key: WhisperDecoderLayer(width, heads, mlp_width, key=key), layers, layers_key)
         self.norm = LayerNorm(width, epsilon=EPSILON)
 
-    def enter(self, tokens: Int32[Array, "b t"], position: Int32[Array, ""]) -> Float[Array, "b t d"]:
-        """Embeddings of tokens, the first of which stands at `position`."""
-        places = jax.lax.dynamic_slice_in_dim(self.positions[...], position, tokens.shape[1])
-        return jnp.take(self.embed[...], tokens, axis=0) + places
+    def __call__(self, tokens: Int32[Array, "b t"], frames: Float[Array, "b s d"]) -> Float[Array, "b t v"]:
+        """Scores of the token after each of these, given the encoder's last hidden states after its norm."""
+        length = tokens.shape[1]
+        mask = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (tokens.shape[0], length, length))
 
-    def logits(self, hidden: Float[Array, "b d"]) -> Float[Array, "b v"]:
-        """Scores of the next token, float32."""
-        return jnp.einsum("bd,vd->bv", self.norm(hidden), self.embed[...]).astype(jnp.float32)
+        def run(x, layer):
+            return layer(x, layer.cross.project_memory(frames), lambda q, k, v: attend(q, k, v, mask=mask)), None
+
+        x = jnp.take(self.embed[...], tokens, axis=0) + self.positions[:length]
+        x, _ = jax.lax.scan(run, x, self.layers)
+        return jnp.einsum("btd,vd->btv", self.norm(x), self.embed[...])
 
 
 def build_whisper_decoder(shape: WhisperShape, key: Key[Array, ""]) -> WhisperDecoder:

@@ -1,0 +1,90 @@
+"""The key-value cache of a language model that generates."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float, Int32
+
+from desta_jax.models.attention import attend
+from desta_jax.models.shapes import DecoderShape
+from desta_jax.sharding import LOGICAL
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """What each layer remembers of the tokens read so far. Columns are shared by all rows; a row that is shorter
+    than another has columns that hold nothing."""
+
+    keys: list[Float[Array, "b s k c"]]
+    values: list[Float[Array, "b s k c"]]
+    held: Bool[Array, "b s"]
+    """Which columns hold a token of the row."""
+
+    @property
+    def columns(self) -> int:
+        return self.held.shape[1]
+
+
+def empty_cache(shape: DecoderShape, rows: int, columns: int, dtype) -> Cache:
+    """A cache of no tokens."""
+
+    def layers():
+        return [jnp.zeros((rows, columns, shape.key_heads, shape.head_width), dtype) for _ in range(shape.layers)]
+
+    return constrain(Cache(layers(), layers(), jnp.zeros((rows, columns), bool)))
+
+
+def grow(cache: Cache, columns: int) -> Cache:
+    """The same with room for more."""
+
+    def pad(array):
+        return jnp.pad(array, [(0, 0), (0, columns - array.shape[1])] + [(0, 0)] * (array.ndim - 2))
+
+    return constrain(jax.tree.map(pad, cache))
+
+
+def constrain(cache: Cache) -> Cache:
+    """Keeps rows where the batch's are, and heads where the weights that make them are."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return cache
+
+    def place(array):
+        heads = LOGICAL["heads"] if array.ndim == 4 and array.shape[2] % mesh.shape[LOGICAL["heads"]] == 0 else None
+        spec = PartitionSpec(LOGICAL["rows"], *([None, heads, None] if array.ndim == 4 else [None]))
+        return jax.lax.with_sharding_constraint(array, spec)
+
+    return jax.tree.map(place, cache)
+
+
+def hold(cache: Cache, present: Bool[Array, "b t"], column: Int32[Array, ""]) -> Bool[Array, "b s"]:
+    """Which columns hold a token once tokens (where `present`) are written from `column` on."""
+    return jax.lax.dynamic_update_slice(cache.held, present, (0, column))
+
+
+def visible(held: Bool[Array, "b s"], length: int, column: Int32[Array, ""]) -> Bool[Array, "b t s"]:
+    """What `length` tokens written from `column` on may look at: the row's tokens up to themselves. Padding looks at
+    itself, so that each query looks somewhere."""
+    own = column + jnp.arange(length)[:, None]
+    columns = jnp.arange(held.shape[1])
+    return held[:, None, :] & (columns <= own) | (columns == own)
+
+
+def write(layer: Float[Array, "b s k c"], new: Float[Array, "b t k c"], column: Int32[Array, ""]):
+    """New keys or values from `column` on, in place."""
+    return jax.lax.dynamic_update_slice(layer, new.astype(layer.dtype), (0, column, 0, 0))
+
+
+def attend_cached(
+    queries: Float[Array, "b t h c"],
+    keys: Float[Array, "b s k c"],
+    values: Float[Array, "b s k c"],
+    mask: Bool[Array, "b t s"],
+) -> Float[Array, "b t h c"]:
+    """Queries look at the whole cache."""
+    return attend(queries, keys, values, mask=mask)

@@ -1,0 +1,264 @@
+"""From folders to a model that answers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from desta_jax import sharding, tree
+from desta_jax.config import DTYPES, from_json
+from desta_jax.generation.decode import LanguageModel
+from desta_jax.generation.listen import WHISPER_SECONDS, Ear
+from desta_jax.generation.model import Model
+from desta_jax.generation.talk import Tongue
+from desta_jax.generation.transcribe import Rules, Transcriber
+from desta_jax.inputs.prompt import AUDIO_LOCATOR, PromptBuilder
+from desta_jax.models.audio_lm import AudioLM
+from desta_jax.models.decoder import DecoderLayer
+from desta_jax.models.layers import LayerNorm, RMSNorm, to_tree, with_tree
+from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape, tap_layers_for
+from desta_jax.models.whisper import EPSILON
+from desta_jax.models.whisper_decoder import WhisperDecoderLayer, build_whisper_decoder
+from desta_jax.tree import Tree
+from desta_jax.weights.adapter import read_adapter
+from desta_jax.weights.folder import ModelFolder
+
+END_OF_TURN = "<|eot_id|>"  # Llama 3's: the reference stops there whatever the generation config says
+
+
+def load(
+    folder: str | os.PathLike,
+    *,
+    adapter: str | os.PathLike | None = None,
+    step: int | None = None,
+    dtype: str = "",
+    mesh: Mesh | None = None,
+    cache_programs: bool = True,
+) -> Model:
+    """A model ready to answer.
+
+    Args:
+        folder: what `desta-jax convert` wrote; or a training work directory, whose config names that folder and whose
+            newest checkpoint is the adapter.
+        adapter: a training work directory, an export, or a folder of the PyTorch reference. Without it, the one in
+            `folder`.
+        step: the work directory's checkpoint to take; without it, the newest.
+        dtype: "float32" or "bfloat16", of weights and arithmetic; without it, bfloat16 where there is an accelerator
+            and float32 on a CPU.
+        mesh: devices to spread over; without it, the first one.
+        cache_programs: keep compiled programs on disk between runs (JAX_COMPILATION_CACHE_DIR says where; by default
+            a folder in the user's cache).
+
+    Raises:
+        ValueError, FileNotFoundError: what is missing or does not fit, and what to do.
+    """
+    if cache_programs:
+        keep_programs()
+    dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
+    mesh = mesh or sharding.make_mesh(devices=jax.local_devices()[:1])
+    folder, adapter = _find(epath.Path(folder), None if adapter is None else epath.Path(adapter))
+    whisper, decoder = WhisperShape.from_hf(folder.whisper_config), DecoderShape.from_hf(folder.llm_config)
+    trained, settings = _read_adapter(folder, adapter, step, whisper, decoder)
+    audio_lm = AudioLM(whisper, decoder, settings["shape"], jnp.dtype(dtype))
+    if differences := tree.differences(trained, audio_lm.abstract_adapter()):
+        raise ValueError(f"{adapter or folder.path}: the adapter does not fit:\n  " + "\n  ".join(differences))
+    tokenizer = folder.tokenizer()
+    prompts = PromptBuilder(
+        tokenizer, settings["shape"].prompt_size, settings["placeholder_token"], settings["audio_locator"]
+    )
+    frozen = sharding.placed(audio_lm.abstract_frozen(), mesh)
+    ear = Ear(
+        audio_lm=audio_lm,
+        encoder=folder.restore("encoder", frozen["encoder"]),
+        adapter=_put({"connector": trained["connector"]}, mesh),
+        transcriber=_restore_transcriber(folder, whisper, audio_lm.dtype, mesh),
+        tokenizer=folder.whisper_tokenizer(),
+        mesh=mesh,
+        seconds=settings["audio_seconds"],
+    )
+    lm = _merge_lora(folder.restore("lm", frozen["lm"]), trained.get("lora"), settings["shape"])
+    tongue = Tongue(audio_lm, take_apart(lm, decoder, mesh), mesh, _stops(folder.generation_config, tokenizer))
+    return Model(ear, tongue, prompts, tokenizer)
+
+
+def keep_programs() -> None:
+    """Compiled programs stay on disk, so that the next run starts at once; a folder that is set already is kept."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "desta_jax", "programs"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _find(folder: epath.Path, adapter: epath.Path | None) -> tuple[ModelFolder, epath.Path | None]:
+    """The converted folder, and where the adapter is, if not in it."""
+    if (folder / "checkpoints").exists() and (folder / "config.json").exists():
+        converted = _run_config(folder).model.checkpoint
+        return ModelFolder(converted), adapter or folder
+    if (folder / "config.json").exists() and _json(folder / "config.json").get("model_type") == "desta25":
+        raise ValueError(
+            f"{folder} is an adapter: give the folder that `desta-jax convert` wrote as the model, and this as adapter"
+        )
+    return ModelFolder(folder), adapter
+
+
+def _read_adapter(
+    folder: ModelFolder, adapter: epath.Path | None, step: int | None, whisper: WhisperShape, decoder: DecoderShape
+) -> tuple[Tree, dict[str, Any]]:
+    """The adapter tree, float32 NumPy, and its settings."""
+    if adapter is None:
+        if folder.adapter_config is None:
+            raise ValueError(
+                f"{folder.path} has no adapter: name a work directory, an export or a folder of the PyTorch reference"
+            )
+        settings = _reference_settings(folder.adapter_config, whisper)
+        shapes = AudioLM(whisper, decoder, settings["shape"]).abstract_adapter()
+        return jax.device_get(folder.restore("adapter", shapes)), settings
+    if (adapter / "checkpoints").exists():
+        config = _run_config(adapter)
+        return _read_checkpoint(adapter / "checkpoints", step), _run_settings(config, whisper)
+    trained, config = read_adapter(adapter, encoder=whisper, lm=decoder)
+    return trained, _reference_settings(config, whisper)
+
+
+def _reference_settings(config: Mapping[str, Any], whisper: WhisperShape) -> dict[str, Any]:
+    """From the config.json of an export or of the PyTorch reference."""
+    shape = AdapterShape(
+        num_layers=config["qformer_num_hidden_layers"],
+        prompt_size=config["prompt_size"],
+        tap_layers=tap_layers_for(whisper.encoder_layers, tuple(config.get("target_layer_ids") or ())),
+        lora_rank=int(config.get("lora_rank") or (16 if config.get("use_lora") else 0)),
+        lora_alpha=float(config.get("lora_alpha", 16.0)),
+    )
+    return {
+        "shape": shape,
+        "placeholder_token": config["placeholder_token"],
+        "audio_locator": config.get("audio_locator", AUDIO_LOCATOR),
+        "audio_seconds": int(config.get("audio_seconds", WHISPER_SECONDS)),
+    }
+
+
+def _run_settings(config, whisper: WhisperShape) -> dict[str, Any]:
+    """From the config of a training run."""
+    settings = config.adapter
+    shape = AdapterShape(
+        num_layers=settings.num_layers,
+        prompt_size=settings.prompt_size,
+        tap_layers=tap_layers_for(whisper.encoder_layers, settings.tap_layers),
+        lora_rank=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+    )
+    return {
+        "shape": shape,
+        "placeholder_token": settings.placeholder_token,
+        "audio_locator": AUDIO_LOCATOR,
+        "audio_seconds": config.data.audio_seconds,
+    }
+
+
+def _read_checkpoint(folder: epath.Path, step: int | None) -> Tree:
+    """The adapter alone of a run's checkpoint."""
+    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    if not steps or step not in (None, *steps):
+        there = f"; there are {', '.join(map(str, steps))}" if steps else ""
+        raise FileNotFoundError(f"{folder} has no checkpoint{'' if step is None else f' of step {step}'}{there}")
+    with ocp.CheckpointManager(folder.resolve(), options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
+        shapes = dict(manager.item_metadata(steps[-1] if step is None else step))["adapter"]
+        whole = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = {"adapter": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)}
+        arguments = ocp.checkpoint_utils.construct_restore_args(like)
+        restore = ocp.args.PyTreeRestore(like, arguments, partial_restore=True)
+        restored = manager.restore(steps[-1] if step is None else step, args=restore)
+    return jax.device_get(restored["adapter"])
+
+
+def _run_config(workdir: epath.Path):
+    return from_json((workdir / "config.json").read_text())
+
+
+def _json(file: epath.Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} can't be read: {error}") from error
+
+
+def _put(parameters: Tree, mesh: Mesh) -> Tree:
+    return jax.device_put(parameters, sharding.parameter_shardings(parameters, mesh))
+
+
+def _merge_lora(lm: Tree, lora: Tree | None, shape: AdapterShape) -> Tree:
+    """The update added to q, k and v once, so that decoding does not pay for it."""
+    if lora is None:
+        return lm
+
+    def add(kernel, a, b):
+        update = jnp.einsum("lir,lro->lio", a, b, precision="highest") * (shape.lora_alpha / shape.lora_rank)
+        return (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
+
+    attention = lm["layers"]["attention"]
+    for name, update in lora.items():
+        kernel = attention[name]["kernel"]
+        merged = jax.jit(add, out_shardings=kernel.sharding)(kernel, update["a"], update["b"])
+        attention[name] = attention[name] | {"kernel": merged}
+    return lm
+
+
+def take_apart(lm: Tree, shape: DecoderShape, mesh: Mesh) -> LanguageModel:
+    """The language model with its layers apart; the stacked arrays are used up."""
+    layer = jax.eval_shape(lambda key: DecoderLayer(shape, key=key), jax.random.key(0))
+    norm = jax.eval_shape(lambda: RMSNorm(shape.width, epsilon=shape.epsilon))
+    return LanguageModel(
+        layers=[with_tree(layer, weights) for weights in unstack(lm["layers"], shape.layers, mesh)],
+        embed=lm["embed"],
+        norm=with_tree(norm, lm["norm"]),
+        head=lm.get("head"),
+        shape=shape,
+    )
+
+
+def unstack(stacked: Tree, layers: int, mesh: Mesh) -> list[Tree]:
+    """A tree for each layer. Every stacked array is given up as soon as it is cut, so that little is held twice."""
+    apart: list[dict] = [{} for _ in range(layers)]
+    for path, leaf in tree.flatten(stacked).items():
+        place = NamedSharding(mesh, PartitionSpec(*leaf.sharding.spec[1:]))
+        cut = jax.jit(lambda array: [array[layer] for layer in range(layers)], out_shardings=place)
+        for layer, part in enumerate(cut(leaf)):
+            apart[layer][path] = part
+        leaf.delete()
+    return [tree.unflatten(leaves) for leaves in apart]
+
+
+def _restore_transcriber(folder: ModelFolder, shape: WhisperShape, dtype, mesh: Mesh) -> Transcriber:
+    module = jax.eval_shape(lambda key: build_whisper_decoder(shape, key), jax.random.key(0))
+    like = {"transcriber": tree.abstract(to_tree(module), dtype)}
+    weights = folder.restore("transcriber", sharding.placed(like, mesh)["transcriber"])
+    layer = jax.eval_shape(
+        lambda key: WhisperDecoderLayer(shape.width, shape.decoder_heads, shape.decoder_mlp_width, key=key),
+        jax.random.key(0),
+    )
+    return Transcriber(
+        layers=[with_tree(layer, part) for part in unstack(weights["layers"], shape.decoder_layers, mesh)],
+        embed=weights["embed"],
+        positions=weights["positions"],
+        norm=with_tree(jax.eval_shape(lambda: LayerNorm(shape.width, epsilon=EPSILON)), weights["norm"]),
+        rules=Rules.read(folder.whisper_generation_config, folder.whisper_config),
+    )
+
+
+def _stops(generation: Mapping[str, Any], tokenizer) -> np.ndarray:
+    """The generation config's (one or several), the tokenizer's, and Llama 3's end of turn."""
+    configured = generation.get("eos_token_id")
+    stops = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    stops.add(tokenizer.get_vocab().get(END_OF_TURN))
+    return np.array(sorted(stops - {None}), np.int32)

@@ -1,0 +1,275 @@
+"""A model that answers: load once, then `generate(messages)`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from desta_jax.audio.load import SAMPLE_RATE, load_audio
+from desta_jax.audio.vad import has_speech
+from desta_jax.generation.listen import Ear, Heard
+from desta_jax.generation.sampling import Sampling
+from desta_jax.generation.talk import Talk, Tongue, Wish
+from desta_jax.inputs.prompt import Prompt, PromptBuilder
+
+TRANSCRIPTS = ("auto", "given")
+LONG_AUDIO = ("cut", "windows")
+NO_SPEECH = " "  # the transcript of a clip in which nobody speaks
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Messages to answer, as the PyTorch reference takes them.
+
+    A user's message holds `<|AUDIO|>` once for each of its `audios`, {"audio": path, bytes or 16 kHz samples,
+    "text": transcript or None}.
+    """
+
+    messages: Messages
+    max_new_tokens: int = 512
+    sampling: Sampling = Sampling()
+    number: int = 0
+    """With the seed it fixes what is drawn, whatever else is in the batch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What became of a request: a text, or an error that says why there is none."""
+
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    """The stop token included, if it was reached."""
+    transcripts: tuple[str, ...] = ()
+    """Of each clip in reading order, as the language model read it."""
+    prompt_tokens: int = 0
+    error: str | None = None
+    timings: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Seconds of its whole batch: `load`, `listen`, `answer`."""
+
+
+@dataclasses.dataclass
+class _Listening:
+    """A request on its way to a prompt."""
+
+    messages: list[dict[str, Any]]
+    clips: list[np.ndarray]
+    texts: list[str | None]
+    """None where Whisper shall write down what is said."""
+
+
+class Model:
+    """Hears, reads and answers; made by `desta_jax.generation.load`."""
+
+    def __init__(self, ear: Ear, tongue: Tongue, prompts: PromptBuilder, tokenizer: Any):
+        self.ear, self.tongue, self.prompts, self.tokenizer = ear, tongue, prompts, tokenizer
+        self.max_positions = tongue.model.shape.max_positions
+
+    def generate(
+        self,
+        messages: Messages | Sequence[Messages],
+        *,
+        max_new_tokens: int | Sequence[int] = 512,
+        temperature: float = 0.7,
+        top_p: float = 0.9,
+        top_k: int = 50,
+        seed: int = 0,
+        transcripts: str = "auto",
+        long_audio: str = "cut",
+        batch_size: int = 16,
+    ) -> list[Answer]:
+        """Answers to one list of messages, or to several.
+
+        A request that can't be answered gets an Answer whose `error` says why; the others are answered.
+
+        Args:
+            messages: see Request.
+            max_new_tokens: for all requests, or one number each.
+            temperature: 0 is greedy.
+            top_p, top_k: tokens to draw from; 1 and 0 leave all in.
+            seed: the same seed and request give the same answer.
+            transcripts: "auto" has voice activity and Whisper fill what is not given, as the reference does (a clip
+                without speech has the transcript " ", whatever was given); "given" takes the messages' own texts.
+            long_audio: of clips longer than the window (30 s), "cut" hears the beginning and warns, "windows" hears
+                all, as consecutive clips.
+            batch_size: requests answered together.
+        """
+        several = bool(messages) and not isinstance(messages[0], Mapping)
+        conversations = list(messages) if several else [messages]
+        limits = [max_new_tokens] * len(conversations) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+        if len(limits) != len(conversations):
+            raise ValueError(f"max_new_tokens: {len(limits)} numbers for {len(conversations)} requests")
+        sampling = Sampling(temperature, top_p, top_k, seed)
+        requests = [Request(m, limit, sampling, n) for n, (m, limit) in enumerate(zip(conversations, limits))]
+        options = {"transcripts": transcripts, "long_audio": long_audio, "batch_size": batch_size}
+        return list(self.answers(requests, **options))
+
+    def answers(
+        self,
+        requests: Iterable[Request],
+        *,
+        transcripts: str = "auto",
+        long_audio: str = "cut",
+        batch_size: int = 16,
+    ) -> Iterator[Answer]:
+        """An answer to each request, in order, as soon as its batch is done."""
+        check_choice("transcripts", transcripts, TRANSCRIPTS)
+        check_choice("long_audio", long_audio, LONG_AUDIO)
+        if batch_size < 1:
+            raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
+        batch: list[Request] = []
+        for request in requests:
+            batch.append(request)
+            if len(batch) == batch_size:
+                yield from self._answer(batch, transcripts, long_audio)
+                batch = []
+        if batch:
+            yield from self._answer(batch, transcripts, long_audio)
+
+    def _answer(self, requests: list[Request], transcripts: str, long_audio: str) -> list[Answer]:
+        started = time.perf_counter()
+        listening = [_attempt(self.attend_to, request.messages, transcripts, long_audio) for request in requests]
+        loaded = time.perf_counter()
+        heard = self.listen(listening)
+        pairs = [
+            item if isinstance(item, Exception) else _attempt(self.wish, request, item, ears)
+            for request, item, ears in zip(requests, listening, heard)
+        ]
+        wishes = [pair[0] for pair in pairs if not isinstance(pair, Exception)]
+        listened = time.perf_counter()
+        said = iter(Talk(self.tongue, wishes).answers() if wishes else [])
+        timings = {
+            "load": loaded - started,
+            "listen": listened - loaded,
+            "answer": time.perf_counter() - listened,
+        }
+        return [
+            Answer(error=str(pair), timings=timings)
+            if isinstance(pair, Exception)
+            else self._finished(*pair, next(said), timings)
+            for pair in pairs
+        ]
+
+    def attend_to(self, messages: Messages, transcripts: str, long_audio: str) -> _Listening:
+        """Loads a request's clips and sees which have speech.
+
+        Raises:
+            ValueError, FileNotFoundError: what is wrong with a message or a clip, and with which.
+        """
+        self._check(messages)
+        listening = _Listening([], [], [])
+        for message in messages:
+            message = dict(message)
+            spans = []
+            for clip in message.get("audios") or ():
+                windows, texts = self._windows(clip, transcripts, long_audio)
+                listening.clips += windows
+                listening.texts += texts
+                spans.append(len(windows))
+            message["content"] = _repeat_locators(message["content"], self.prompts.audio_locator, spans)
+            message["audios"] = [{"audio": "", "text": None}] * sum(spans)
+            listening.messages.append(message)
+        return listening
+
+    def listen(self, listening: Sequence[_Listening | Exception]) -> list[list[Heard]]:
+        """The clips of all requests, heard together."""
+        good = [item for item in listening if not isinstance(item, Exception)]
+        clips = [clip for item in good for clip in item.clips]
+        heard = iter(self.ear.listen(clips, [text is None for item in good for text in item.texts]))
+        return [[] if isinstance(item, Exception) else [next(heard) for _ in item.clips] for item in listening]
+
+    def wish(self, request: Request, listening: _Listening, heard: list[Heard]) -> tuple[Wish, tuple[str, ...]]:
+        """What to ask of the language model, and the transcripts in it."""
+        transcripts = tuple(
+            ears.transcript if text is None else text for text, ears in zip(listening.texts, heard, strict=True)
+        )
+        prompt = self.prompts.inference(listening.messages, transcripts)
+        limit = self._limit(prompt, request.max_new_tokens)
+        soft = np.concatenate([np.asarray(ears.soft) for ears in heard]) if heard else None
+        return Wish(prompt, soft, request.sampling, limit, request.number), transcripts
+
+    def _check(self, messages: Messages) -> None:
+        """Raises for messages that no prompt can be made from, before anything is loaded."""
+        listed = messages if isinstance(messages, Sequence) else []
+        clips = [m.get("audios") or () for m in listed if isinstance(m, Mapping)]
+        self.prompts.inference(messages, [NO_SPEECH] * sum(len(c) for c in clips if isinstance(c, Sequence)))
+
+    def _limit(self, prompt: Prompt, asked: int) -> int:
+        if asked < 1:
+            raise ValueError(f"max_new_tokens: must be at least 1, got {asked}")
+        room = self.max_positions - len(prompt.tokens)
+        if room < 1:
+            raise ValueError(
+                f"the prompt has {len(prompt.tokens)} tokens (clips and transcripts included), and the language model"
+                f" reads at most {self.max_positions}, the answer included; shorten the messages"
+            )
+        return min(asked, room)
+
+    def _windows(
+        self, clip: Mapping[str, Any], transcripts: str, long_audio: str
+    ) -> tuple[list[Float[np.ndarray, " samples"]], list[str | None]]:
+        """What is heard of a clip, and the transcript of each part, None where Whisper shall write it."""
+        source, text = clip.get("audio"), clip.get("text")
+        if transcripts == "given" and not isinstance(text, str):
+            raise ValueError(f'the clip {source!r} has no "text"; give its transcript, or take transcripts "auto"')
+        samples = _samples(source)
+        window = self.ear.seconds * SAMPLE_RATE
+        if long_audio == "windows" and len(samples) > window:
+            parts = [samples[start : start + window] for start in range(0, len(samples), window)]
+            given = [text] * len(parts) if text is None else [text, *[""] * (len(parts) - 1)]
+            return parts, [self._text(part, part_text, transcripts) for part, part_text in zip(parts, given)]
+        if len(samples) > window:
+            warnings.warn(
+                f"{source if isinstance(source, str) else 'a clip'}: {len(samples) / SAMPLE_RATE:.0f} s long, only the"
+                f' first {self.ear.seconds} s are heard; long_audio "windows" hears all of it',
+                stacklevel=2,
+            )
+        return [samples[:window]], [self._text(samples, text, transcripts)]
+
+    @staticmethod
+    def _text(samples: Float[np.ndarray, " samples"], text: str | None, transcripts: str) -> str | None:
+        """As the reference: without speech, " " even where a text was given; with it, the text if there is one."""
+        return text if transcripts == "given" or has_speech(samples) else NO_SPEECH
+
+    def _finished(self, wish: Wish, transcripts: tuple[str, ...], tokens: list[int], timings) -> Answer:
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return Answer(text, tuple(tokens), transcripts, len(wish.prompt.tokens), None, timings)
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _samples(source: Any) -> Float[np.ndarray, " samples"]:
+    if isinstance(source, np.ndarray):
+        if source.ndim != 1 or not len(source) or not np.issubdtype(source.dtype, np.floating):
+            raise ValueError(
+                f"a clip given as an array must be float samples at 16 kHz, got {source.dtype} {source.shape}"
+            )
+        return source.astype(np.float32)
+    if not isinstance(source, (str, bytes, os.PathLike)):
+        raise ValueError(f'"audio" must name a file, got {source!r}')
+    return load_audio(source)
+
+
+def _attempt(function, *arguments):
+    """What the function returns, or the error that is the request's own fault."""
+    try:
+        return function(*arguments)
+    except (ValueError, OSError) as error:
+        return error
+
+
+def _repeat_locators(content: str, locator: str, times: Sequence[int]) -> str:
+    """The text with each locator as often as its clip has windows."""
+    first, *rest = content.split(locator)
+    return first + "".join(locator * count + text for count, text in zip(times, rest, strict=True))

@@ -1,0 +1,92 @@
+"""How the next token is chosen: greedy, or drawn by temperature, top-k and top-p with seeds that repeat."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int32, Key
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How to choose tokens; temperature 0 is greedy, top_k 0 and top_p 1 leave every token in."""
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    top_k: int = 50  # what the reference runs with: it names none, and this is transformers' default
+    seed: int = 0
+
+    def __post_init__(self):
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature: must be 0 (greedy) or more, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p: must be above 0 and at most 1, got {self.top_p}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k: must be 0 (all tokens) or more, got {self.top_k}")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Chooser:
+    """The sampling of each row of a batch, on the device. `candidates` is how many of the likeliest tokens are
+    looked at: all that any row's top_k lets in, 0 if every row is greedy."""
+
+    temperature: Float[Array, " rows"]
+    top_p: Float[Array, " rows"]
+    top_k: Int32[Array, " rows"]
+    keys: Key[Array, " rows"]
+    candidates: int = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, logits: Float[Array, "rows vocabulary"], step: Int32[Array, ""]) -> Int32[Array, " rows"]:
+        """A token for each row; `step` counts the tokens of an answer, so that each has its own random number."""
+        greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        if not self.candidates:
+            return greedy
+        best, tokens = jax.lax.top_k(logits, self.candidates)
+        temperature = jnp.maximum(self.temperature, 1e-6)[:, None]
+        rank = jnp.arange(self.candidates)
+        allowed = rank < jnp.where(self.top_k > 0, self.top_k, self.candidates)[:, None]
+        weights = jax.nn.softmax(jnp.where(allowed, best / temperature, -jnp.inf), axis=-1)
+        before = jnp.cumsum(weights, axis=-1) - weights
+        # As transformers: the fewest of the likeliest tokens whose probabilities reach top_p.
+        weights = jnp.where(before < self.top_p[:, None], weights, 0)
+        cumulative = jnp.cumsum(weights, axis=-1)
+        # One uniform number a token, inverted: what is drawn does not depend on the other rows' candidates.
+        uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, step)))(self.keys)
+        drawn = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(axis=-1)
+        drawn = jnp.minimum(drawn, (weights > 0).sum(axis=-1) - 1)
+        sampled = jnp.take_along_axis(tokens, drawn[:, None], axis=-1)[:, 0].astype(jnp.int32)
+        return jnp.where(self.temperature == 0, greedy, sampled)
+
+
+def make_chooser(samplings: list[Sampling], requests: list[int], vocabulary: int) -> Chooser:
+    """The chooser of a batch.
+
+    Args:
+        samplings: of each row.
+        requests: the number of each row's request among all: with the seed it fixes what is drawn, whatever else
+            is in the batch.
+        vocabulary: number of tokens.
+    """
+    keys = jax.vmap(lambda seed, request: jax.random.fold_in(jax.random.key(seed), request))(
+        np.array([sampling.seed & 0xFFFFFFFF for sampling in samplings], np.uint32), np.array(requests, np.uint32)
+    )
+    return Chooser(
+        temperature=np.array([sampling.temperature for sampling in samplings], np.float32),
+        top_p=np.array([sampling.top_p for sampling in samplings], np.float32),
+        top_k=np.array([sampling.top_k for sampling in samplings], np.int32),
+        keys=keys,
+        candidates=_candidates([sampling for sampling in samplings if sampling.temperature > 0], vocabulary),
+    )
+
+
+def _candidates(sampled: list[Sampling], vocabulary: int) -> int:
+    """A power of two, so that few programs are compiled."""
+    if not sampled:
+        return 0
+    if any(sampling.top_k == 0 for sampling in sampled):
+        return vocabulary
+    return min(vocabulary, 1 << (max(sampling.top_k for sampling in sampled) - 1).bit_length())
