@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -137,29 +136,19 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 def _answer(
     questions: Sequence[Question], prompts: Sequence[Prompt], model: Answerer, max_new_tokens: int, temperature: float
 ) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as folder:
-        rows, asked = [], []
-        for number, (question, prompt) in enumerate(zip(questions, prompts, strict=True)):
-            clips = question.audio if prompt.hears else ()
-            files = [_as_file(clip, Path(folder) / f"{number}-{part}") for part, clip in enumerate(clips)]
-            missing = [str(file) for file in files if not file.is_file()]
-            if missing:
-                rows.append({"id": question.id, "error": f"missing audio: {', '.join(missing)}"})
-            else:
-                asked.append((question.id, ask(question, prompt, files)))
-        if asked:
-            answers = model.generate(
-                [messages for _, messages in asked], max_new_tokens=max_new_tokens, temperature=temperature
-            )
-            rows += [_row(name, answer) for (name, _), answer in zip(asked, answers, strict=True)]
+    rows, names, asked = [], [], []
+    for question, prompt in zip(questions, prompts, strict=True):
+        clips = question.audio if prompt.hears else ()
+        missing = [str(clip) for clip in clips if isinstance(clip, Path) and not clip.is_file()]
+        if missing:
+            rows.append({"id": question.id, "error": f"missing audio: {', '.join(missing)}"})
+        else:
+            names.append(question.id)
+            asked.append(ask(question, prompt))
+    if asked:
+        given = model.generate(asked, max_new_tokens=max_new_tokens, temperature=temperature)
+        rows += [_row(name, answer) for name, answer in zip(names, given, strict=True)]
     return rows
-
-
-def _as_file(clip: Path | bytes, name: Path) -> Path:
-    if isinstance(clip, bytes):
-        name.write_bytes(clip)
-        return name
-    return clip
 
 
 def _row(name: str, answer: Answer) -> dict[str, Any]:

@@ -49,17 +49,17 @@ class Question:
     row: Mapping[str, Any]
 
 
-def ask(question: Question, prompt: Prompt, audio: Sequence[Path]) -> Messages:
-    """The messages that put the question to a model; `audio` are the question's clips as files.
+def ask(question: Question, prompt: Prompt) -> Messages:
+    """The messages that put the question to a model.
 
     Raises:
         ValueError: the template names a field that the question lacks, or places its clips twice.
     """
-    fields = {**question.fields, "audio": "\n".join([AUDIO] * len(audio))}
+    fields = {**question.fields, "audio": "\n".join([AUDIO] * len(question.audio))}
     user: dict[str, Any] = {"role": "user", "content": _fill(prompt.user, fields)}
     if prompt.hears:
-        user["audios"] = [{"audio": str(path)} for path in audio]
-        if user["content"].count(AUDIO) != len(audio):
+        user["audios"] = [{"audio": clip if isinstance(clip, bytes) else str(clip)} for clip in question.audio]
+        if user["content"].count(AUDIO) != len(question.audio):
             raise ValueError(f"the user prompt {prompt.user!r} does not place the clips of question {question.id} once")
     return ([{"role": "system", "content": prompt.system}] if prompt.system else []) + [user]
 

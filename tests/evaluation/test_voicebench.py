@@ -88,7 +88,7 @@ ROWS = {
     "sd-qa": [{"prompt": "Who?", "reference": "Ann"}, {"prompt": "Who?", "reference": "Bob"}],
     "mmsu": [{"prompt": "Which?", "reference": "A"}, {"prompt": "Which?", "reference": "B"}],
     "openbookqa": [{"prompt": "Which?", "reference": "C"}],
-    "bbh": [{"prompt": "", "reference": "(A)", "id": "hyperbaton-1"}, {"prompt": "", "reference": "No", "id": "navigate"}],
+    "bbh": [{"prompt": "", "reference": "(A)", "id": "hyperbaton"}, {"reference": "No", "id": "navigate"}],
     "ifeval": IFEVAL_ROWS,
     "advbench": [{"prompt": "Bad?"}, {"prompt": "Bad?"}],
 }  # fmt: skip
