@@ -269,7 +269,7 @@ check_run_in_cloud() {
   local bucket region=${zone%-*} folder
   query account gcloud auth list --filter=status:ACTIVE "--format=value(account)" || die "gcloud does not work, see above"
   [[ -n $answer ]] || die "gcloud is not logged in: gcloud auth login"
-  query 000000000000 gcloud projects describe "$project" "--format=value(projectNumber)" ||
+  query PROJECT_NUMBER gcloud projects describe "$project" "--format=value(projectNumber)" ||
     die "--project $project: not found, or not yours"
   project_number=$answer
   query "$accelerator_type" gcloud compute tpus accelerator-types describe "$accelerator_type" \

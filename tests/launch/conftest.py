@@ -23,6 +23,7 @@ class Cloud:
         self.state = {
             "failures": [],
             "location": "US-EAST5",
+            "project_number": "123456789",
             "slice": None,
             "creations": [],
             "node_state": "READY",
@@ -36,7 +37,7 @@ class Cloud:
             "cluster_state": "RUNNING",
             "pools": {},
             "jobset": None,
-            "jobset_attempts": [["0 0", "Completed 0 0"]],
+            "jobset_attempts": [["0", "0 Completed"]],
         }
 
     def put(self, gs_path: str, text: str = ""):
@@ -59,9 +60,7 @@ class Cloud:
         }
         script, *rest = words
         command = ["bash", f"launch/{script}", *rest]
-        result = subprocess.run(
-            command, cwd=self.checkout, env=environment, capture_output=True, text=True, timeout=60
-        )
+        result = subprocess.run(command, cwd=self.checkout, env=environment, capture_output=True, text=True, timeout=40)
         self.state = json.loads((self.folder / "cloud.json").read_text())
         assert result.returncode == expect, result.stdout + result.stderr
         return result

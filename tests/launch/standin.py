@@ -38,7 +38,7 @@ def main():
 def gcloud(cloud, words, line):
     for start, answer in {
         "auth list": lambda: print("someone@example.com"),
-        "projects describe": lambda: print("123456789"),
+        "projects describe": lambda: print(cloud["project_number"]),
         "compute tpus accelerator-types describe": lambda: print("type"),
         "storage buckets describe": lambda: print(cloud["location"]),
         "storage buckets add-iam-policy-binding": lambda: None,

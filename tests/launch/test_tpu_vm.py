@@ -33,7 +33,7 @@ def test_from_nothing_to_complete_and_back_to_nothing(cloud):
 def test_dry_run_prints_what_a_smooth_run_calls(cloud):
     cloud.state.update(attempts=[["exited 0"]], log="lines 0")
     flags = ["--slices", "2", "--records", "gs://bucket/records", "--model", "gs://models/converted/"]
-    flags += ["--config.data.pack=True", "--config.model.llm=a name's \"own\" $way"]
+    flags += ["--config.data.pack=True", '--config.model.llm=a name\'s "own" $way']
     printed = cloud.dry_run(*RUN, *flags)
     assert cloud.calls() == []
     cloud.run(*RUN, *flags)
@@ -74,7 +74,11 @@ def test_preempted_nodes_of_an_active_request_count_as_a_preemption(cloud):
 
 @pytest.mark.parametrize(
     "look",
-    ["exited 75", ["exited 75", "exited 1", "exited 1", "exited 0"], ["rebooted -", "exited 1", "exited 1", "exited 1"]],
+    [
+        "exited 75",
+        ["exited 75", "exited 1", "exited 1", "exited 0"],
+        ["rebooted -", "exited 1", "exited 1", "exited 1"],
+    ],
 )
 def test_an_interrupted_trainer_is_started_again_on_the_same_slice(cloud, look):
     cloud.state["attempts"] = [["running -", look], ["exited 0"]]
