@@ -20,8 +20,7 @@ Flags (run needs the first seven that are not in brackets; the other verbs --pro
 $COMMON_FLAGS
   --cluster NAME        of the GKE cluster, created if there is none [desta-jax]
   --with_cluster        at the end, delete the cluster too: it costs a little even without TPUs
-  --image IMAGE         of the pods: any with Python 3.11 and pip; packages it already has are not downloaded
-                        again [$image]
+  --image IMAGE         of the pods: any with Python 3.11 and pip [$image]
   --jobset_version V    of the JobSet controller to install [$jobset_version]
   --pool_flag FLAG      passed on to \`gcloud container node-pools create\`, repeat for several
 

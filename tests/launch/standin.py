@@ -214,7 +214,8 @@ def kubectl(cloud, words, line):
             run_id = re.search('desta-jax-run-id: "(.+)"', cloud["manifest"]).group(1)
             print(run_id, looks.pop(0) if len(looks) > 1 else looks[0])
     elif " apply " in line and line.endswith(".jobset.yaml"):
-        cloud["manifest"] = open(words[words.index("-f") + 1]).read()
+        with open(words[words.index("-f") + 1]) as manifest:
+            cloud["manifest"] = manifest.read()
         cloud["jobset"] = cloud["jobset_attempts"].pop(0)
     elif " delete jobset " in f" {line} ":
         cloud["jobset"] = None
