@@ -21,8 +21,8 @@ def whole_folder(out: str | os.PathLike, *, overwrite: bool, marker: str) -> Ite
     Raises:
         ValueError: OUT exists and may not be replaced.
     """
-    out = pathlib.Path(out).absolute()
     check_free(out, overwrite=overwrite, marker=marker)
+    out = pathlib.Path(out).absolute()
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
     partial.mkdir(parents=True)
@@ -36,7 +36,9 @@ def whole_folder(out: str | os.PathLike, *, overwrite: bool, marker: str) -> Ite
 
 
 def check_free(out: str | os.PathLike, *, overwrite: bool, marker: str) -> None:
-    """Raises ValueError if OUT exists and may not be replaced; see `whole_folder`."""
+    """Raises ValueError if OUT exists and may not be replaced, or is no local path; see `whole_folder`."""
+    if "://" in str(out):
+        raise ValueError(f"{out}: only local folders are written; write to one, then copy it to the bucket")
     out = pathlib.Path(out)
     if not out.exists():
         return

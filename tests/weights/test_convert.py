@@ -386,6 +386,11 @@ def test_a_folder_of_something_else_is_never_replaced(decoders, whisper, tmp_pat
     assert (tmp_path / "out/thesis.tex").read_text() == "years of work"
 
 
+def test_a_bucket_is_not_written_to(decoders, whisper, tmp_path):
+    with pytest.raises(ValueError, match="only local folders are written"):
+        convert(decoders["llama"][0], whisper[0], "gs://bucket/out")
+
+
 def test_an_interrupted_run_leaves_no_output_and_can_be_run_again(decoders, whisper, tmp_path, monkeypatch):
     write = stream.write_checkpoint
 

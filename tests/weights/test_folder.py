@@ -11,6 +11,11 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from desta_jax import tree
+from desta_jax.models.decoder import build_decoder
+from desta_jax.models.layers import to_tree
+from desta_jax.models.shapes import DecoderShape, WhisperShape
+from desta_jax.models.whisper import build_encoder
+from desta_jax.models.whisper_decoder import build_whisper_decoder
 from desta_jax.weights.convert import convert
 from desta_jax.weights.folder import ModelFolder
 
@@ -47,6 +52,19 @@ def test_a_part_is_restored_in_the_dtype_asked_for(converted, decoders):
     got = restored["layers.attention.q.kernel"]
     assert got.dtype == jnp.float32
     np.testing.assert_array_equal(got[2], weight.detach().bfloat16().float().numpy().T)
+
+
+def test_every_part_fits_the_models(converted):
+    folder = ModelFolder(converted)
+    lm, whisper = DecoderShape.from_hf(folder.llm_config), WhisperShape.from_hf(folder.whisper_config)
+    builders = {
+        "lm": lambda key: build_decoder(lm, key),
+        "encoder": lambda key: build_encoder(whisper, key),
+        "transcriber": lambda key: build_whisper_decoder(whisper, key),
+    }
+    for part, build in builders.items():
+        like = tree.abstract(jax.eval_shape(lambda key, build=build: to_tree(build(key)), jax.random.key(0)))
+        assert not tree.differences(folder.restore(part, like), like)
 
 
 def test_casting_rounds_to_nearest(converted, whisper):
