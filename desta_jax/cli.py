@@ -38,6 +38,7 @@ class UsageError(ValueError):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; returns its exit status: 0 done, 1 the work failed, 2 the command line is wrong."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that there is no PyTorch is as it should be
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(overview())
         return 0
