@@ -38,7 +38,6 @@ class Draft:
     """Attributes that need nothing else."""
     numbers: dict[str, float]
     """Attributes that are numbers."""
-    audio_bytes: bytes | None = None
 
 
 class BadRow(ValueError):
@@ -119,7 +118,6 @@ class _RowReader:
             language=fields.get(source.language, source.language) or "",
             texts={},
             numbers={},
-            audio_bytes=fields.get("audio.bytes"),
         )
         self._attributes(draft)
         return draft

@@ -7,8 +7,8 @@ A file holds sections. A section is a line `[category] key=value; key=value` and
 
 Keys: `needs` (below), `weight` (how often the section is drawn against the others), `about` (the attribute that
 {attribute}, {options} and {guess} speak of; * for any), `base` (categories: the lines are added to an instruction of
-one of these, after it or around {instruction}), `language` (of the response: a code, "same" as the words', or "any";
-English without it), `system` (a system prompt for these instructions alone).
+one of these, after it or around {instruction}), `language` (of the response: a code, "same" as the words', "either"
+the words' or English, or "any"; English without it), `system` (a system prompt for these instructions alone).
 In an instruction, {audio} is where a clip stands, \\n is a new line.
 
 `needs` is a list of conditions, all of which must hold for every clip: speech, sound, music, words, words>=N, caption,
@@ -26,7 +26,7 @@ import itertools
 import pathlib
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from desta_jax.construct.clip import Clip
 from desta_jax.construct.language import code_of
@@ -73,8 +73,8 @@ class Instruction:
     """As the row's `prompt`; with {audio} where the clips have their place in it."""
     category: str
     system: str
-    language: str = "en"
-    """Of the response: a code, or "any"."""
+    languages: tuple[str, ...] = ("en",)
+    """Codes of those that the response may be in; none where it may be in any."""
 
 
 class Values:
@@ -106,7 +106,9 @@ class Pool:
         known = {section.category for section in self.sections if not section.base}
         for section in self.sections:
             if lost := [base for base in section.base if not any(_within(category, base) for category in known)]:
-                raise ValueError(f"{section.place}: base={lost[0]} is no category; there are {', '.join(sorted(known))}")
+                raise ValueError(
+                    f"{section.place}: base={lost[0]} is no category; there are {', '.join(sorted(known))}"
+                )
 
     def __len__(self) -> int:
         return sum(len(section.lines) for section in self.sections)
@@ -120,7 +122,7 @@ class Pool:
             text = self._fill(section, clips, values, rng, admitted)
             if text is not None:
                 system = section.system or self._system(clips, section, rng)
-                return Instruction(text, section.category, system, _answer_language(section, clips))
+                return Instruction(text, section.category, system, _languages(section, clips))
             admitted = [other for other in admitted if other is not section]
         return None
 
@@ -145,7 +147,7 @@ class Pool:
             other
             for other in admitted
             if not other.base
-            and other.language == "en"
+            and other.language in ("en", "either")
             and not other.system
             and any(_within(other.category, base) for base in section.base)
         ]
@@ -280,8 +282,13 @@ def _list_options(options: Sequence[str], rng: random.Random) -> str:
     return forms[_below(len(forms), rng)]
 
 
-def _answer_language(section: Section, clips: Sequence[Clip]) -> str:
-    return (clips[0].language or "any") if section.language == "same" else section.language
+def _languages(section: Section, clips: Sequence[Clip]) -> tuple[str, ...]:
+    if section.language == "any":
+        return ()
+    if section.language not in ("same", "either"):
+        return (section.language,)
+    spoken = {code_of(clip.language) for clip in clips}
+    return () if "" in spoken else tuple(sorted(spoken | ({"en"} if section.language == "either" else set())))
 
 
 def _within(category: str, base: str) -> bool:

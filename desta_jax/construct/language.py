@@ -76,3 +76,8 @@ def _by_script(letters: list[str]) -> str | None:
         counts["ja"], counts["zh"] = counts["ja"] + counts["zh"], 0
     code, most = counts.most_common(1)[0]
     return code if len(letters) >= 2 and most >= 0.5 * len(letters) else None
+
+
+def known_languages() -> frozenset[str]:
+    """Codes that `guess_language` can return."""
+    return frozenset(_COMMON) | {code for code, _, _ in _SCRIPTS}

@@ -38,8 +38,10 @@ class Problem:
         return json.dumps(dataclasses.asdict(self), ensure_ascii=True)
 
 
-def read_rows(path: str, source: Source) -> Iterator[Row | Problem]:
+def read_rows(path: str, source: Source, *, with_bytes: bool = False) -> Iterator[Row | Problem]:
     """The rows of a metadata file or folder in their order, with a Problem in place of each unreadable one.
+
+    Fields of bytes, such as the audio that a dataset may hold in itself, are left out unless `with_bytes`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -50,6 +52,8 @@ def read_rows(path: str, source: Source) -> Iterator[Row | Problem]:
         raise FileNotFoundError(f"{path}: no such metadata")
     rows = _read_folder(place) if place.is_dir() else _read_file(place, source)
     for row in rows:
+        if isinstance(row, Row) and not with_bytes:
+            row = Row(row.place, {name: value for name, value in row.fields.items() if not isinstance(value, bytes)})
         yield _check_text(row) if isinstance(row, Row) else row
 
 

@@ -1,0 +1,105 @@
+"""The language model alone, reading text: no encoder, no adapter, since there is none yet when data is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from desta_jax import sharding
+from desta_jax.config import DTYPES
+from desta_jax.construct.generators import Messages, Sampling
+from desta_jax.construct.quality import Reply
+from desta_jax.generation import Sampling as Drawing
+from desta_jax.generation.load import END_OF_TURN, keep_programs, take_apart
+from desta_jax.generation.talk import Talk, Tongue, Wish
+from desta_jax.inputs.prompt import PromptBuilder
+from desta_jax.models.audio_lm import AudioLM
+from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape
+from desta_jax.weights.folder import ModelFolder
+
+_NO_ADAPTER = AdapterShape(num_layers=0, prompt_size=1, tap_layers=())
+
+
+@dataclasses.dataclass
+class Backbone:
+    """A language model as a Generator; its prompts are those of training, with text where the audio will be."""
+
+    name: str
+    tongue: Tongue
+    prompts: PromptBuilder
+    tokenizer: Any
+    batch_size: int = 32
+
+    def write(self, requests: Sequence[Messages], sampling: Sampling, seed: int) -> list[Reply]:
+        """A reply to each list of messages, in order.
+
+        Requests that follow each other share a batch, which takes as long as its longest reply: bring them in an order
+        in which neighbours are alike.
+        """
+        replies: list[Reply] = []
+        for start in range(0, len(requests), self.batch_size):
+            replies += self._write_batch(requests[start : start + self.batch_size], start, sampling, seed)
+        return replies
+
+    def _write_batch(self, requests: Sequence[Messages], first: int, sampling: Sampling, seed: int) -> list[Reply]:
+        drawing = Drawing(sampling.temperature, sampling.top_p, top_k=0, seed=seed)
+        wishes: dict[int, Wish] = {}
+        replies: dict[int, Reply] = {}
+        for index, messages in enumerate(requests):
+            prompt = self.prompts.context(messages)
+            limit = min(sampling.max_new_tokens, self.tongue.model.shape.max_positions - len(prompt.tokens))
+            if limit < 1:
+                replies[index] = Reply(
+                    "", error=f"a prompt of {len(prompt.tokens)} tokens leaves no room for an answer"
+                )
+            else:
+                wishes[index] = Wish(prompt, None, drawing, limit, number=first + index)
+        if wishes:
+            said = Talk(self.tongue, list(wishes.values())).answers()
+            replies |= {index: self._reply(tokens) for index, tokens in zip(wishes, said)}
+        return [replies[index] for index in range(len(requests))]
+
+    def _reply(self, tokens: Sequence[int]) -> Reply:
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        return Reply(text, cut=tokens[-1] not in self.tongue.stops)
+
+
+def open_backbone(folder: str, *, dtype: str = "", tensor: int = 1, batch_size: int = 32) -> Backbone:
+    """The language model of a converted folder, on this process's devices.
+
+    Args:
+        folder: what `desta-jax convert` wrote.
+        dtype: "float32" or "bfloat16"; without it, bfloat16 where there is an accelerator and float32 on a CPU.
+        tensor: devices that share one copy of the model; the others hold copies of their own, and share the rows.
+        batch_size: requests answered together, rounded up so that the copies share them evenly.
+
+    Raises:
+        ValueError: what is wrong with the folder or the numbers.
+    """
+    keep_programs()
+    dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
+    opened = ModelFolder(folder)
+    mesh = sharding.make_mesh(data=-1, fsdp=1, tensor=tensor, devices=jax.local_devices())
+    whisper, decoder = WhisperShape.from_hf(opened.whisper_config), DecoderShape.from_hf(opened.llm_config)
+    audio_lm = AudioLM(whisper, decoder, _NO_ADAPTER, jnp.dtype(dtype))
+    like = sharding.placed({"lm": audio_lm.abstract_frozen()["lm"]}, mesh)
+    model = take_apart(opened.restore("lm", like["lm"]), decoder, mesh)
+    tokenizer = opened.tokenizer()
+    tongue = Tongue(audio_lm, model, mesh, _stops(opened.generation_config, tokenizer))
+    prompts = PromptBuilder(tokenizer, 1, tokenizer.eos_token)  # no clip comes: neither number nor placeholder is used
+    return Backbone(folder, tongue, prompts, tokenizer, batch_size)
+
+
+def _stops(generation: Mapping[str, Any], tokenizer: Any) -> np.ndarray:
+    """The generation config's (one or several), the tokenizer's, and Llama 3's end of turn."""
+    configured = generation.get("eos_token_id")
+    stops = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    stops.add(tokenizer.get_vocab().get(END_OF_TURN))
+    return np.array(sorted(stops - {None}), np.int32)

@@ -1,0 +1,144 @@
+"""Which responses are no training data: filters with names, each of which says why it drops what it drops."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+
+from desta_jax.construct.language import guess_language, known_languages
+from desta_jax.inputs.prompt import AUDIO_LOCATOR, MARKERS
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What a generator wrote, and what the filters need to know of the request."""
+
+    text: str
+    cut: bool = False
+    """Whether it reached the limit of new tokens without coming to an end."""
+    error: str = ""
+    languages: tuple[str, ...] = ()
+    """Codes of those that it may be in; none where it may be in any."""
+    description: str = ""
+    """The seed description that it was written from."""
+
+
+Filter = Callable[[Reply], str | None]
+"""Says what is wrong with a reply, or None."""
+
+
+def judge(reply: Reply, filters: dict[str, Filter] | None = None) -> tuple[str, str] | None:
+    """The first filter that drops the reply, by name, and what it says; None if the reply is kept."""
+    for name, check in (FILTERS if filters is None else filters).items():
+        if (detail := check(reply)) is not None:
+            return name, detail
+    return None
+
+
+def failed(reply: Reply) -> str | None:
+    """The generator reported an error in place of a text."""
+    return reply.error or None
+
+
+def empty(reply: Reply) -> str | None:
+    """Nothing was written, or nothing but marks."""
+    return None if any(letter.isalnum() for letter in reply.text) else f"no letter and no digit in {reply.text!r}"
+
+
+def cut_off(reply: Reply) -> str | None:
+    """The limit came before the end: training on it would teach to stop in mid-sentence."""
+    return "reached the limit of new tokens" if reply.cut else None
+
+
+_LOOP = re.compile(r"(?=\S*\w)(.{2,150}?)\1{4,}", re.DOTALL)
+_LOOP_LETTERS = 30  # a loop of less may be a laugh
+_VARIED_WORDS = 40  # how many words a text must have to be judged by its variety
+_VARIETY = 0.45  # distinct groups of four words, of all such groups
+
+
+def repetition(reply: Reply) -> str | None:
+    """A loop: a stretch said five times running, or a long text made of the same groups of words."""
+    for found in _LOOP.finditer(reply.text):
+        if len(found[0]) >= _LOOP_LETTERS and any(letter.isalnum() for letter in found[1]):
+            return f"{found[1]!r} {len(found[0]) // len(found[1])} times running"
+    words = reply.text.lower().split()
+    groups = list(zip(*(words[start:] for start in range(4))))
+    if len(words) >= _VARIED_WORDS and len(set(groups)) < _VARIETY * len(groups):
+        return f"only {len(set(groups))} of {len(groups)} groups of four words are distinct"
+    return None
+
+
+_REFUSALS = re.compile(
+    r"sorry,? (but )?(I|as an)\b|\bas an? (AI|artificial|text|(large )?language model)"
+    r"|\bI(['’]m| am) (just |only )?(an? )?(AI|text-based|(large )?language model)"
+    r"|\bI(['’]m| am) (not able|unable) to (hear|listen|process|access|play|assist|help|analy[sz]e|transcribe|provide)"
+    r"|\bI (can['’]?t|cannot|can not) (actually |directly )?"
+    r"(hear|listen|process|access|play|assist|help|analy[sz]e|transcribe|fulfil|provide|comply)"
+    r"|\bI (do not|don['’]t) have (the )?(ability|capability|access|audio|ears)"
+    r"|\b(no audio|audio (clip|file)s? (was|were|is|are) not)\b"
+    r"|\b(haven['’]t|have not|did not|didn['’]t) (provided?|attach)"
+    r"|\bplease (provide|share|upload|attach|send)( me)?( with)? (the|an|your) (audio|recording|clip|file)",
+    re.IGNORECASE,
+)
+_OPENING = 250  # characters: a refusal comes first
+
+
+def refusal(reply: Reply) -> str | None:
+    """The model declines, or says that it cannot hear."""
+    found = _REFUSALS.search(reply.text[:_OPENING])
+    return f"says {found[0]!r}" if found else None
+
+
+_GIVEN = r"(provided|given|above|following|supplied|written|accompanying|original|input|attached|transcribed)"
+_WRITTEN = r"(text|description|transcript|transcription|caption|metadata|prompt|passage|annotation|label|tag)s?"
+_READING = re.compile(
+    rf"\bthe ({_GIVEN} )?(audio |audio clip |clip |seed )?(description|metadata|annotation)s?\b"
+    rf"|\b(the|this) {_GIVEN} {_WRITTEN}\b|\b{_WRITTEN} {_GIVEN}\b"
+    r"|\b(the|this) text (says|said|states|mentions|describes|indicates|reads|is|does|suggests|appears|seems)\b"
+    r"|\b(in|from|according to|based on|as (stated|mentioned|described|indicated) (in|by)) (the|this) "
+    r"(text|transcript|transcription|caption|label|tag|brackets|parenthes[ie]s|information (provided|given))"
+    r"|\b(in|inside|within) (the )?(square )?(brackets|parenthes[ie]s)\b|\btime ?stamps?\b|\bseed[_ ]description\b",
+    re.IGNORECASE,
+)
+_TIMES = re.compile(r"\[\d\d+:\d\d ?- ?\d\d+:\d\d\]")
+
+
+def reading(reply: Reply) -> str | None:
+    """The response speaks of what was read in place of the audio, or copies its form."""
+    found = _READING.search(reply.text) or _TIMES.search(reply.text)
+    if found:
+        return f"says {found[0]!r}"
+    for marker in (*MARKERS, AUDIO_LOCATOR):
+        if marker in reply.text:
+            return f"holds the marker {marker}"
+    for bracket in re.findall(r"\([^()]*: [^()]*, [^()]*: [^()]*\)", reply.description):
+        if bracket in reply.text:
+            return f"copies {bracket!r}"
+    return None
+
+
+def wrong_language(reply: Reply) -> str | None:
+    """Another language than was asked for, where it can be told."""
+    if not reply.languages or not set(reply.languages) <= known_languages():
+        return None
+    guessed = guess_language(reply.text)
+    if guessed is None or guessed in reply.languages:
+        return None
+    return f"in {guessed}, not in {' or '.join(reply.languages)}"
+
+
+FILTERS: dict[str, Filter] = {
+    "failed": failed,
+    "empty": empty,
+    "cut_off": cut_off,
+    "repetition": repetition,
+    "refusal": refusal,
+    "reading": reading,
+    "wrong_language": wrong_language,
+}
+
+
+def count_drops(reasons: Sequence[str]) -> dict[str, int]:
+    """How often each filter dropped a reply, in the order in which they are applied."""
+    return {name: sum(reason == name for reason in reasons) for name in FILTERS}

@@ -1,0 +1,238 @@
+"""The whole of `desta-jax construct`: metadata to descriptions, requests, responses, rows and a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+
+from desta_jax.construct.backbone import Backbone, open_backbone
+from desta_jax.construct.clip import Clip
+from desta_jax.construct.describe import Draft, build_clips, fill, read_drafts
+from desta_jax.construct.endpoint import Endpoint
+from desta_jax.construct.generators import PAPER, ForeignModel, Generator, Sampling
+from desta_jax.construct.instructions import load_pool
+from desta_jax.construct.measure import measure_drafts, with_measures
+from desta_jax.construct.metadata import Problem, Row, read_rows
+from desta_jax.construct.perplexity import overall, perplexities
+from desta_jax.construct.report import is_finished, summarise, write_report
+from desta_jax.construct.rows import Request, plan_requests
+from desta_jax.construct.source import Source, load_source
+from desta_jax.construct.write import SHARD, check_plan, cut_into_shards, read_lines, write_rows, write_whole
+
+SCORED = 500  # rows whose perplexity is measured
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A metadata file, understood."""
+
+    source: Source
+    clips: list[Clip]
+    problems: list[Problem]
+
+
+def describe(
+    metadata: str, source: str, *, audio_root: str | None = None, measure: Sequence[str] = (), seed: int = 0
+) -> Corpus:
+    """What is known of each clip.
+
+    Args:
+        metadata: a table, or a folder of Kaldi's or Hugging Face datasets' kind.
+        source: a name of data/sources, or a TOML file.
+        audio_root: folder of the audio; where it is given, clips without audio are left out, and durations and what
+            the source or `measure` wants measured are taken from it.
+        measure: names of measure.STANDARD.
+        seed: decides among several captions of a clip.
+
+    Raises:
+        FileNotFoundError, ValueError: the metadata or the source as a whole cannot be used.
+    """
+    form = with_measures(load_source(source), measure)
+    if measure and audio_root is None:
+        raise ValueError("measuring needs the audio: give --audio_root")
+    drafts, problems = read_drafts(metadata, form, seed)
+    if audio_root is not None:
+        drafts, found = measure_drafts(drafts, form, audio_root)
+        problems += found
+    else:
+        _take_durations(drafts, form)
+    clips, found = build_clips(drafts, form)
+    return Corpus(form, clips, problems + found)
+
+
+def construct(
+    metadata: str,
+    source: str,
+    model: str | None,
+    out: str | None,
+    *,
+    audio_root: str | None = None,
+    describe_only: bool = False,
+    seed: int = 0,
+    measure: Sequence[str] = (),
+    instructions: Sequence[str] = (),
+    rows_per_clip: int = 1,
+    several_clips: float = 0.05,
+    limit: int | None = None,
+    endpoint: str | None = None,
+    endpoint_model: str | None = None,
+    sampling: Sampling = PAPER,
+    dtype: str = "",
+    tensor: int = 1,
+    batch_size: int = 32,
+    shard: int = SHARD,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any] | None:
+    """Self-generated rows from metadata, in a folder; goes on where an earlier call with the same arguments stopped.
+
+    Args:
+        metadata, source, audio_root, measure: as for `describe`.
+        model: folder from `convert`; the language model in it writes the responses, unless `endpoint` is given.
+        out: folder to write (local or gs://).
+        describe_only: print the descriptions and what is wrong with the metadata, and write nothing.
+        seed: of the instructions drawn and of the responses.
+        instructions: folders of further instruction files.
+        rows_per_clip: requests about each clip.
+        several_clips: share of the requests that are about two or three clips.
+        limit: only the first so many clips.
+        endpoint, endpoint_model: an OpenAI-compatible address up to /v1, and the name of the model there.
+        sampling: how responses are drawn.
+        dtype, tensor, batch_size: as for backbone.open_backbone.
+        shard: requests a shard.
+        say: prints a line.
+
+    Returns:
+        The report's numbers; None where other processes still write, or with describe_only.
+
+    Raises:
+        FileNotFoundError, ValueError: what was asked for cannot be done; bad rows are not among the reasons, they are
+        named in OUT/problems.jsonl and left out.
+    """
+    if audio_root is None and out and not describe_only:
+        audio_root = extract_audio(metadata, source, epath.Path(out) / "audio")
+    corpus = describe(metadata, source, audio_root=audio_root, measure=measure, seed=seed)
+    clips = corpus.clips[:limit]
+    if describe_only:
+        _print_descriptions(clips, corpus.problems, say)
+        return None
+    _check(out, model, endpoint, endpoint_model, clips, corpus.problems)
+    pool = load_pool(instructions)
+    requests = list(plan_requests(clips, pool, seed, rows_per_clip, several_clips))
+    if not requests:
+        raise ValueError(f"no instruction of the pool fits any of the {len(clips)} clips")
+    folder = epath.Path(out)
+    plan = _plan(corpus, requests, endpoint_model if endpoint else model, sampling, seed, shard)
+    check_plan(folder, plan)
+    if jax.process_index() == 0:
+        write_whole(folder / "problems.jsonl", "".join(problem.to_json() + "\n" for problem in corpus.problems))
+    _say_problems(corpus.problems, say)
+    shards = cut_into_shards(requests, shard)
+    generator = _open(model, endpoint, endpoint_model, dtype, tensor, batch_size)
+    write_rows(shards, generator, folder, sampling, seed, jax.process_index(), jax.process_count(), say)
+    if not is_finished(folder, shards):
+        say("construct: this process is done; the report is written by the last one")
+        return None
+    return _report(folder, corpus, len(clips), plan, generator, say)
+
+
+def extract_audio(metadata: str, source: str, folder: epath.Path) -> str | None:
+    """Writes the clips that the metadata itself holds (as Hugging Face datasets do) to files; None if it holds none."""
+    form, found = load_source(source), False
+    for row in read_rows(metadata, form, with_bytes=True):
+        data = row.fields.get("audio.bytes") if isinstance(row, Row) else None
+        name = fill(form.audio, row.fields) if data else ""
+        if name:
+            found, file = True, folder / name
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
+        elif isinstance(row, Row) and not found:
+            return None
+    return str(folder) if found else None
+
+
+def _report(
+    folder: epath.Path, corpus: Corpus, clips: int, plan: dict[str, Any], generator: Generator, say: Callable
+) -> dict[str, Any]:
+    summary = summarise(folder, corpus.problems, clips)
+    if isinstance(generator, Backbone):
+        rows = list(read_lines(sorted(folder.glob("rows-*.jsonl"))))
+        sample = random.Random(plan["seed"]).sample(rows, min(SCORED, len(rows)))
+        summary["perplexity"] = overall(perplexities(generator, sample))
+    write_report(folder, summary, plan)
+    drops = ", ".join(f"{count} {name}" for name, count in summary["dropped"].items() if count)
+    say(f"construct: {summary['rows']} rows of {summary['requests']} requests in {folder} (dropped: {drops or 'none'})")
+    return summary
+
+
+def _open(
+    model: str | None, endpoint: str | None, endpoint_model: str | None, dtype: str, tensor: int, batch_size: int
+) -> Generator:
+    if endpoint:
+        return ForeignModel(Endpoint(endpoint, endpoint_model))
+    return open_backbone(model, dtype=dtype, tensor=tensor, batch_size=batch_size)
+
+
+def _plan(
+    corpus: Corpus, requests: Sequence[Request], generator: str, sampling: Sampling, seed: int, shard: int
+) -> dict[str, Any]:
+    """What makes two runs the same: every request, and everything that decides a response."""
+    digest = hashlib.sha256()
+    for request in requests:
+        digest.update(repr((request.id, request.reading())).encode("utf-8", "surrogatepass"))
+    return {
+        "source": corpus.source.name,
+        "requests": len(requests),
+        "requests_sha256": digest.hexdigest(),
+        "generator": generator,
+        **dataclasses.asdict(sampling),
+        "seed": seed,
+        "shard": shard,
+    }
+
+
+def _check(
+    out: str | None,
+    model: str | None,
+    endpoint: str | None,
+    endpoint_model: str | None,
+    clips: Sequence[Clip],
+    problems: Sequence[Problem],
+) -> None:
+    if not out:
+        raise ValueError("--out is missing: the folder to write")
+    if endpoint and not endpoint_model:
+        raise ValueError("--endpoint needs --endpoint_model, the name of the model there")
+    if not endpoint and not model:
+        raise ValueError("--model is missing: a folder from `desta-jax convert` (or --endpoint URL)")
+    if not clips:
+        first = f"; the first of {len(problems)}: {problems[0].place}: {problems[0].detail}" if problems else ""
+        raise ValueError(f"the metadata has no usable row{first}")
+
+
+def _take_durations(drafts: Sequence[Draft], source: Source) -> None:
+    """Without audio, the duration in the metadata is the only thing measured that is known."""
+    for attribute in source.attributes:
+        if attribute.measure == "duration":
+            for draft in drafts:
+                if draft.duration is not None:
+                    draft.numbers[attribute.name] = draft.duration
+
+
+def _print_descriptions(clips: Sequence[Clip], problems: Sequence[Problem], say: Callable[[str], None]) -> None:
+    for clip in clips:
+        say(f"{clip.audio}\t{clip.describe()}")
+    _say_problems(problems, say)
+
+
+def _say_problems(problems: Sequence[Problem], say: Callable[[str], None]) -> None:
+    for problem in problems[:20]:
+        say(f"construct: {problem.place}: {problem.reason}: {problem.detail}")
+    if len(problems) > 20:
+        say(f"construct: and {len(problems) - 20} more problems (all are in problems.jsonl)")

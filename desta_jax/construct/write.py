@@ -1,0 +1,165 @@
+"""Requests to rows on disk: shards that are whole or not there, so that a run goes on where it was cut off.
+
+OUT/plan.json                      what the run is; a folder of another run is not gone on with
+OUT/rows-00000-of-00012.jsonl      rows for `desta-jax records`
+OUT/outcomes/00000-of-00012.jsonl  a line a request: its category, and of a dropped one the filter and the response
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from desta_jax.construct.generators import Generator, Sampling
+from desta_jax.construct.quality import Reply, judge
+from desta_jax.construct.rows import Request
+
+SHARD = 512  # requests: what is lost at most when a run is killed, and what a generator gets at a time
+_WINDOW = 64  # shards whose requests are put in order among themselves
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A part of the work: so many requests of the ordered whole."""
+
+    number: int
+    count: int
+    requests: Sequence[Request]
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:05d}-of-{self.count:05d}.jsonl"
+
+
+def cut_into_shards(requests: Sequence[Request], size: int = SHARD) -> list[Shard]:
+    """Shards of requests that take about as long as one another: of one category, of neighbouring lengths.
+
+    A batch is done when its longest response is, and responses of a category are of like lengths.
+    """
+    ordered: list[Request] = []
+    for start in range(0, len(requests), size * _WINDOW):
+        window = requests[start : start + size * _WINDOW]
+        ordered += sorted(window, key=lambda each: (each.instruction.category, len(each.seed_description)))
+    parts = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    return [Shard(number, len(parts), part) for number, part in enumerate(parts)]
+
+
+def check_plan(out: epath.Path, plan: Mapping[str, Any]) -> None:
+    """Writes the plan of a new run, or makes sure that the folder's run is this one.
+
+    Raises:
+        ValueError: the folder holds another run; names what differs.
+    """
+    path = out / "plan.json"
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
+        return
+    there = json.loads(path.read_text())
+    if differ := [key for key in {**there, **plan} if there.get(key) != plan.get(key)]:
+        was = ", ".join(f"{key} was {there.get(key)!r} and is now {plan.get(key)!r}" for key in differ)
+        raise ValueError(f"{out} holds a run of another plan: {was}. Give the same again, or another --out")
+
+
+def write_rows(
+    shards: Sequence[Shard],
+    generator: Generator,
+    out: epath.Path,
+    sampling: Sampling,
+    seed: int,
+    process: int = 0,
+    processes: int = 1,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Has this process's shards written that are not there yet.
+
+    A shard's rows depend on its requests and the seed alone, not on who writes it or when.
+    """
+    mine = shards[process::processes]
+    left = [shard for shard in mine if not _rows_path(out, shard).exists()]
+    if len(left) < len(mine):
+        say(f"construct: {len(mine) - len(left)} of {len(mine)} shards are there already")
+    progress = _Progress(sum(len(shard.requests) for shard in left), say)
+    for shard in left:
+        readings = [request.reading() for request in shard.requests]
+        replies = generator.write(readings, sampling, _shard_seed(seed, shard))
+        kept = _keep(shard, replies, out)
+        progress.add(len(replies), kept)
+
+
+def _keep(shard: Shard, replies: Sequence[Reply], out: epath.Path) -> int:
+    """Writes a shard's outcomes and rows; the rows last, since their file says that the shard is done."""
+    rows, outcomes = [], []
+    for request, reply in zip(shard.requests, replies, strict=True):
+        asked = request.instruction
+        reply = dataclasses.replace(reply, languages=asked.languages, description=request.seed_description)
+        verdict = judge(reply)
+        outcome = {"id": request.id, "category": asked.category, "words": len(reply.text.split()), "reason": None}
+        if verdict is None:
+            rows.append(request.row(reply.text))
+        else:
+            outcome |= {"reason": verdict[0], "detail": verdict[1], "row": request.row(reply.text)}
+        outcomes.append(outcome)
+    write_whole(out / "outcomes" / shard.name, _lines(outcomes))
+    write_whole(_rows_path(out, shard), _lines(rows))
+    return len(rows)
+
+
+def read_lines(paths: Iterable[epath.Path]) -> Iterator[dict[str, Any]]:
+    """The objects of JSONL files."""
+    for path in paths:
+        with path.open() as file:
+            yield from map(json.loads, file)
+
+
+def _rows_path(out: epath.Path, shard: Shard) -> epath.Path:
+    return out / f"rows-{shard.name}"
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def write_whole(path: epath.Path, text: str) -> None:
+    """A file that is there is whole, even after a kill in mid-write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f"{path.name}.partial"
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _shard_seed(seed: int, shard: Shard) -> int:
+    digest = hashlib.sha256(f"{seed} {shard.number}".encode()).digest()
+    return int.from_bytes(digest[:4], "little") >> 1
+
+
+class _Progress:
+    """How far a process is, and how long it will take."""
+
+    def __init__(self, total: int, say: Callable[[str], None]):
+        self.total, self.say = total, say
+        self.done = self.kept = 0
+        self.start = time.monotonic()
+
+    def add(self, done: int, kept: int) -> None:
+        self.done, self.kept = self.done + done, self.kept + kept
+        seconds = time.monotonic() - self.start
+        rate = self.done / max(seconds, 1e-9)
+        self.say(
+            f"construct: {self.done} of {self.total} requests ({100 * self.done / self.total:.0f} %), "
+            f"{rate:.2f} a second, {self.done - self.kept} dropped, "
+            f"{_clock((self.total - self.done) / rate)} left"
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
