@@ -101,7 +101,11 @@ def cloud(tmp_path, checkout_template) -> Cloud:
     (folder / "bin").mkdir(parents=True)
     standin = folder / "bin/gcloud"
     standin.write_text(f"#!{sys.executable} -SE\n" + (HERE / "standin.py").read_text())
-    standin.chmod(0o755)
+    # Without site-packages, Python starts at once; a test starts it dozens of times.
+    python = folder / "bin/python3"
+    python.write_text(f'#!/bin/bash\nexec "{sys.executable}" -SE "$@"\n')
+    for tool in (standin, python):
+        tool.chmod(0o755)
     for tool in ("kubectl", "gke-gcloud-auth-plugin"):
         (folder / "bin" / tool).symlink_to(standin)
     cloud = Cloud(folder, checkout)
