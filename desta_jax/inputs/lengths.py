@@ -13,6 +13,8 @@ import zipfile
 from collections.abc import Iterator
 
 import numpy as np
+import tokenizers
+import transformers
 from absl import logging
 from etils import epath
 from jaxtyping import Bool, Int32, UInt8
@@ -84,7 +86,8 @@ def lengths_of(directory: str, source: RecordSource, prompts: PromptBuilder, cac
     """Every sample's lengths: read from the file that an earlier call left, or measured.
 
     The file lies in the directory of the records, or, where that cannot be written, in `cache`. Its name holds a
-    fingerprint of the records' index, the tokenizer and the prompt's settings, so that it is never taken for another.
+    fingerprint of the records' index, the tokenizer (and its library) and the prompt's settings, so that it is never
+    taken for another.
     Without a place to keep it, every start measures anew.
 
     Args:
@@ -180,7 +183,8 @@ def _empty() -> Lengths:
 
 
 def _fingerprint(source: RecordSource, prompts: PromptBuilder) -> str:
-    digest = hashlib.sha256(f"{VERSION} {prompts.fingerprint} {source.index.shards}".encode())
+    versions = (VERSION, tokenizers.__version__, transformers.__version__)
+    digest = hashlib.sha256(f"{versions} {prompts.fingerprint} {source.index.shards}".encode())
     for array in (source.index.counts, source.index.offset, source.index.text_checksum, source.clips):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -26,6 +26,7 @@ from desta_jax.records.read import RecordSource
 
 NO_ROW = -1  # what a step takes where an evaluation has no more rows
 MULTIPLE = 16  # of which token and label capacities are
+MOST_LOST, LOST_FROM = 0.1, 100  # a share of the samples read, counted from so many lost on: then the run stops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +59,12 @@ class Inputs:
         """What was unreadable when a batch was made in this process: shard and record to what is wrong with it."""
         self.unreadable = 0
         """How many times a row of this process lost a sample to that."""
+        self._read = 0
         self._reader, self._order, self._steps, self._data = reader, order, steps, data
 
     @property
     def rows_per_epoch(self) -> int:
+        """Rows of the plan; with data.weights, of all datasets together."""
         return len(self._reader.plan)
 
     @property
@@ -90,7 +93,11 @@ class Inputs:
                 have these rows only.
 
         Yields:
-            Batches of NumPy arrays: without end in training, to the last row in evaluation.
+            Batches of NumPy arrays: without end in training, to the last row in evaluation. A sample that cannot be
+            read is left out of its row, see `unreadable`.
+
+        Raises:
+            OSError: many samples cannot be read, as when a file system is gone.
         """
         rows = list(range(self.shapes.rows)) if local_rows is None else list(local_rows)
         steps = _Steps(self._order, self.shapes.rows, rows, step, self._steps)
@@ -112,6 +119,7 @@ class Inputs:
         iterator = iter(dataset)
         try:
             for batch, faults in iterator:
+                self._read += int(batch.segments.max(axis=1, initial=0).sum()) + len(faults)
                 self._note(faults)
                 yield batch
         finally:
@@ -123,6 +131,8 @@ class Inputs:
             if place not in self.faults:
                 logging.warning("%s cannot be used, its row goes on without it: %s", place, error)
                 self.faults[place] = error
+        if self.unreadable >= LOST_FROM and self.unreadable > MOST_LOST * self._read:
+            raise OSError(f"{self.unreadable} of {self._read} samples could not be read; the last: {place}: {error}")
 
 
 def training_inputs(
