@@ -10,17 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from desta_jax.audio.load import SAMPLE_RATE, load_audio
 from desta_jax.audio.vad import has_speech
+from desta_jax.generation.decode import NOTHING
 from desta_jax.generation.listen import Ear, Heard
-from desta_jax.generation.sampling import Sampling
+from desta_jax.generation.sampling import DEFAULT, Sampling
 from desta_jax.generation.talk import Talk, Tongue, Wish
 from desta_jax.inputs.prompt import Prompt, PromptBuilder
 
 TRANSCRIPTS = ("auto", "given")
 LONG_AUDIO = ("cut", "windows")
+PIECE = 4  # tokens between two looks at what is said, where it is shown as it comes
 NO_SPEECH = " "  # the transcript of a clip in which nobody speaks
 
 Messages = Sequence[Mapping[str, Any]]
@@ -36,7 +38,7 @@ class Request:
 
     messages: Messages
     max_new_tokens: int = 512
-    sampling: Sampling = Sampling()
+    sampling: Sampling = DEFAULT
     number: int = 0
     """With the seed it fixes what is drawn, whatever else is in the batch."""
 
@@ -158,6 +160,28 @@ class Model:
             for pair in pairs
         ]
 
+    def stream(self, request: Request, *, transcripts: str = "auto", long_audio: str = "cut") -> Iterator[str]:
+        """The answer to one request, piece by piece as it comes.
+
+        Raises:
+            ValueError, FileNotFoundError: it can't be answered.
+        """
+        listening = self.attend_to(request.messages, transcripts, long_audio)
+        wish, _ = self.wish(request, listening, self.listen([listening])[0])
+        yield from self.pieces(Talk(self.tongue, [wish]), [])
+
+    def pieces(self, talk: Talk, said: list[int]) -> Iterator[str]:
+        """What the first row says, as text; its tokens are added to `said`. A character that is not whole yet waits
+        for its other tokens."""
+        shown = 0
+        for tokens in talk.chunks(PIECE):
+            said += [int(token) for token in tokens[0] if token != NOTHING]
+            text = self.tokenizer.decode(said, skip_special_tokens=True)
+            if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+                yield text[shown:]
+                shown = len(text)
+        yield self.tokenizer.decode(said, skip_special_tokens=True)[shown:]
+
     def attend_to(self, messages: Messages, transcripts: str, long_audio: str) -> _Listening:
         """Loads a request's clips and sees which have speech.
 
@@ -192,9 +216,13 @@ class Model:
             ears.transcript if text is None else text for text, ears in zip(listening.texts, heard, strict=True)
         )
         prompt = self.prompts.inference(listening.messages, transcripts)
+        return self.wish_for(request, prompt, [ears.soft for ears in heard]), transcripts
+
+    def wish_for(self, request: Request, prompt: Prompt, soft: Sequence[Float[Array, "queries width"]]) -> Wish:
+        """What to ask, from a prompt and the soft tokens of its clips; raises ValueError if it does not fit."""
         limit = self._limit(prompt, request.max_new_tokens)
-        soft = np.concatenate([np.asarray(ears.soft) for ears in heard]) if heard else None
-        return Wish(prompt, soft, request.sampling, limit, request.number), transcripts
+        together = np.concatenate([np.asarray(clip) for clip in soft]) if soft else None
+        return Wish(prompt, together, request.sampling, limit, request.number)
 
     def _check(self, messages: Messages) -> None:
         """Raises for messages that no prompt can be made from, before anything is loaded."""

@@ -28,6 +28,9 @@ class Sampling:
             raise ValueError(f"top_k: must be 0 (all tokens) or more, got {self.top_k}")
 
 
+DEFAULT = Sampling()
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Chooser:
