@@ -41,17 +41,20 @@ class Batch:
 
 
 def empty_batch(rows: int, clips: int, samples: int, tokens: int, labels: int) -> Batch:
-    """A batch of padding: what rows are written into."""
+    """A batch of padding: what rows are written into. np.zeros takes memory only where a clip is written."""
 
-    def full(value, *shape, dtype=np.int32):
-        return np.full(shape, value, dtype)
+    def zeros(*shape, dtype=np.int32):
+        return np.zeros(shape, dtype)
+
+    def ignored(*shape):
+        return np.full(shape, IGNORED, np.int32)
 
     return Batch(
-        audio=full(0, rows, clips, samples, dtype=np.int16),
-        tokens=full(0, rows, tokens),
-        positions=full(0, rows, tokens),
-        segments=full(0, rows, tokens),
-        audio_slots=full(IGNORED, rows, tokens),
-        label_positions=full(0, rows, labels),
-        labels=full(IGNORED, rows, labels),
+        audio=zeros(rows, clips, samples, dtype=np.int16),
+        tokens=zeros(rows, tokens),
+        positions=zeros(rows, tokens),
+        segments=zeros(rows, tokens),
+        audio_slots=ignored(rows, tokens),
+        label_positions=zeros(rows, labels),
+        labels=ignored(rows, labels),
     )

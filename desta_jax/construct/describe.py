@@ -296,14 +296,16 @@ def _cell(column: str, fields: Mapping[str, Any]) -> Any:
 
 
 def _say(cell: Any, attribute: Attribute, values: Mapping[str, str]) -> str:
-    """A cell as it is said, or "" where it says nothing."""
-    if isinstance(cell, str) and attribute.split:
-        cell = cell.split(attribute.split)
-    if isinstance(cell, (list, tuple)):
-        return ", ".join(filter(None, (_say(item, attribute, values) for item in cell)))
-    text = "" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else _one_line(str(cell))
-    if isinstance(cell, float) and cell == int(cell):
-        text = str(int(cell))
+    """A cell as it is said, or "" where it says nothing; a list with commas."""
+    items = cell.split(attribute.split) if attribute.split and isinstance(cell, str) else cell
+    items = items if isinstance(items, (list, tuple)) else [items]
+    return ", ".join(filter(None, (_say_one(item, attribute, values) for item in items)))
+
+
+def _say_one(item: Any, attribute: Attribute, values: Mapping[str, str]) -> str:
+    text = "" if item is None else _one_line(str(item))
+    if isinstance(item, float) and item.is_integer():
+        text = str(int(item))
     if text in attribute.missing or text.lower() in MISSING:
         return ""
     said = values.get(text, recase(text, attribute.case))

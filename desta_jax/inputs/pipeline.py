@@ -197,9 +197,7 @@ class RowReader:
     def read(self, rows: Sequence[int]) -> tuple[Batch, list[tuple[str, str]]]:
         """The batch of some rows; and shard, record and reason for each sample that had to be left out of it."""
         shapes, faults = self.shapes, []
-        batch = empty_batch(len(rows), shapes.clips, 0, shapes.tokens, shapes.labels)
-        # The largest array by far: np.zeros takes memory only where a clip is written.
-        batch = dataclasses.replace(batch, audio=np.zeros((len(rows), shapes.clips, shapes.samples), np.int16))
+        batch = empty_batch(len(rows), shapes.clips, shapes.samples, shapes.tokens, shapes.labels)
         for index, row in enumerate(rows):
             samples = []
             for number in self._numbers(row):

@@ -171,7 +171,8 @@ class PromptBuilder:
             raise ValueError(f"{len(clips)} clips but {len(transcripts)} transcripts; give one for each clip")
         if not clips:
             return self._prompt(self._ids(rendered, add_special_tokens=True), [], [])
-        rendered = rendered.replace(self.audio_locator, self.audio_locator.join(MARKERS))
+        marked = self.audio_locator.join(MARKERS)  # rows in the manifest's form have the markers already
+        rendered = rendered.replace(marked, self.audio_locator).replace(self.audio_locator, marked)
         ids = [self._ids(transcript) for transcript in transcripts]
         text, starts = self._lay_out(rendered, [len(transcript) for transcript in ids])
         return self._prompt(self._ids(text), starts, ids)

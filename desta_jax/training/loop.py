@@ -50,8 +50,8 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None) -
     """
     distributed.start()
     with stop_on_signal() as stop:
-        run = assemble(config)
         check_resumable(config, workdir)
+        run = assemble(config, workdir)
         checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
         with jax.set_mesh(run.mesh), jax.default_matmul_precision(_precision(config)):
             frozen = load_frozen(run)

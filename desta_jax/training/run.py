@@ -7,6 +7,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -37,7 +38,7 @@ class Run:
     optimizer: optax.GradientTransformation
 
 
-def assemble(config: ConfigDict) -> Run:
+def assemble(config: ConfigDict, workdir: str) -> Run:
     """Reads the model's shapes and the records' index; loads no weights.
 
     Raises:
@@ -51,8 +52,11 @@ def assemble(config: ConfigDict) -> Run:
     prompts = PromptBuilder(folder.tokenizer(), config.adapter.prompt_size, config.adapter.placeholder_token)
     rows = rows_per_step(config)
     check_rows(config, mesh, rows)
-    inputs = training_inputs(config, prompts, rows_per_step=rows)
-    validation = evaluation_inputs(config, prompts, rows_per_step=rows) if config.data.validation else None
+    inputs = training_inputs(config, prompts, rows_per_step=rows, cache=workdir)
+    validation = None
+    if config.data.validation:
+        validation = evaluation_inputs(config, prompts, rows_per_step=rows, cache=workdir)
+    check_same_everywhere(inputs)
     steps = config.train.steps or max(1, config.train.epochs * inputs.rows_per_epoch // rows)
     return Run(
         config=config,
@@ -98,6 +102,17 @@ def check_rows(config: ConfigDict, mesh: Mesh, rows: int) -> None:
             f"(mesh.data x mesh.fsdp = {sharding.row_shards(mesh)}, train.accumulate = {config.train.accumulate}); "
             f"take a multiple of {shards * (config.data.clips_per_row if config.data.pack else 1)}"
         )
+
+
+def check_same_everywhere(inputs: Inputs) -> None:
+    """Processes that plan other rows would train on other samples without a word."""
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    mine = np.frombuffer(bytes.fromhex(inputs.fingerprint), np.uint8)
+    if not (multihost_utils.process_allgather(mine) == mine).all():
+        raise ValueError("data.train: the processes see different records; copy the same folder to every host")
 
 
 def load_frozen(run: Run) -> Tree:
