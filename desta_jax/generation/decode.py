@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-import desta_jax.generation.cache as kv
+from desta_jax.generation import cache as kv
 from desta_jax.generation.cache import Cache
 from desta_jax.generation.sampling import Chooser
 from desta_jax.models.decoder import DecoderLayer, rotation_of

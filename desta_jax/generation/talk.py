@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32
 
 from desta_jax import sharding
-import desta_jax.generation.cache as kv
+from desta_jax.generation import cache as kv
 from desta_jax.generation.cache import Cache
 from desta_jax.generation.decode import CHUNK, NOTHING, LanguageModel, Speech, begin, read, speak
 from desta_jax.generation.sampling import Sampling, make_chooser
