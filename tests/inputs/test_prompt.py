@@ -161,9 +161,11 @@ def test_training_samples_equal_the_references(case, chat):
 @pytest.mark.parametrize("chat", CHATS)
 def test_requests_equal_the_references(case, chat):
     tokenizer, placeholder, builder = case
-    messages = CHATS[chat]
+    marked = CHATS[chat]
+    messages = [{**message, "content": message["content"].replace(CLIP, LOCATOR)} for message in marked]
     transcripts = [clip["text"] for message in messages for clip in message.get("audios", [])]
     got = builder.inference(messages, transcripts)
+    assert got.tokens.tolist() == builder.inference(marked, transcripts).tokens.tolist()  # markers are not doubled
     tokens, slots = reference_inference(tokenizer, placeholder, messages, transcripts)
     assert got.tokens.tolist() == tokens
     assert got.audio_slots.tolist() == slots
