@@ -71,7 +71,7 @@ def read_drafts(path: str, source: Source, seed: int = 0) -> tuple[list[Draft], 
                 drafts.append(draft)
         except BadRow as error:
             problems.append(Problem(row.place, error.reason, str(error)))
-    return drafts, reader.columns_missing + problems + reader.left_out
+    return drafts, problems + reader.columns_missing + reader.left_out
 
 
 class _RowReader:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from desta_jax.construct.language import guess_language, known_languages
-from desta_jax.inputs.prompt import AUDIO_LOCATOR, MARKERS
+from desta_jax.inputs.prompt import AUDIO_LOCATOR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Reply:
     error: str = ""
     languages: tuple[str, ...] = ()
     """Codes of those that it may be in; none where it may be in any."""
-    description: str = ""
-    """The seed description that it was written from."""
+    prompt: str = ""
+    """The instruction that it answers."""
 
 
 Filter = Callable[[Reply], str | None]
@@ -76,7 +76,7 @@ _REFUSALS = re.compile(
     r"|\bI (can['’]?t|cannot|can not) (actually |directly )?"
     r"(hear|listen|process|access|play|assist|help|analy[sz]e|transcribe|fulfil|provide|comply)"
     r"|\bI (do not|don['’]t) have (the )?(ability|capability|access|audio|ears)"
-    r"|\b(no audio|audio (clip|file)s? (was|were|is|are) not)\b"
+    r"|\bno audio\b|\baudio( clip| file|s)* (was|were|is|are|has|have)( not|n['’]t) (been )?(provid|attach|includ|giv)"
     r"|\b(haven['’]t|have not|did not|didn['’]t) (provided?|attach)"
     r"|\bplease (provide|share|upload|attach|send)( me)?( with)? (the|an|your) (audio|recording|clip|file)",
     re.IGNORECASE,
@@ -101,21 +101,37 @@ _READING = re.compile(
     r"|\b(in|inside|within) (the )?(square )?(brackets|parenthes[ie]s)\b|\btime ?stamps?\b|\bseed[_ ]description\b",
     re.IGNORECASE,
 )
-_TIMES = re.compile(r"\[\d\d+:\d\d ?- ?\d\d+:\d\d\]")
+_FORM = re.compile(  # times in square brackets, attributes in round ones, markers of audio
+    r"\[\d\d+:\d\d ?- ?\d\d+:\d\d\]|\([A-Z][\w -]*: [^():,]+, [A-Z][\w -]*: [^():,]+[),]|</?(start|end)_\w+>"
+)
 
 
 def reading(reply: Reply) -> str | None:
     """The response speaks of what was read in place of the audio, or copies its form."""
-    found = _READING.search(reply.text) or _TIMES.search(reply.text)
+    found = _READING.search(reply.text) or _FORM.search(reply.text)
     if found:
         return f"says {found[0]!r}"
-    for marker in (*MARKERS, AUDIO_LOCATOR):
-        if marker in reply.text:
-            return f"holds the marker {marker}"
-    for bracket in re.findall(r"\([^()]*: [^()]*, [^()]*: [^()]*\)", reply.description):
-        if bracket in reply.text:
-            return f"copies {bracket!r}"
-    return None
+    return f"holds the marker {AUDIO_LOCATOR}" if AUDIO_LOCATOR in reply.text else None
+
+
+_ABOUT_PROMPT = re.compile(
+    r"\baudio clips? and (the )?instructions?\b|\bthe user('s)?\b|\bsystem prompt\b", re.IGNORECASE
+)
+
+
+def echo(reply: Reply) -> str | None:
+    """Nothing but the request again, or talk of the prompt in place of an answer."""
+    if reply.prompt and _letters(reply.text) in _letters(reply.prompt) and len(reply.text.split()) > _OPTION_WORDS:
+        return "repeats the request and says no more"
+    found = _ABOUT_PROMPT.search(reply.text)
+    return f"says {found[0]!r}" if found else None
+
+
+_OPTION_WORDS = 4  # an answer this short may be one of the options in the request
+
+
+def _letters(text: str) -> str:
+    return "".join(letter for letter in text.lower() if letter.isalnum())
 
 
 def wrong_language(reply: Reply) -> str | None:
@@ -128,13 +144,14 @@ def wrong_language(reply: Reply) -> str | None:
     return f"in {guessed}, not in {' or '.join(reply.languages)}"
 
 
-FILTERS: dict[str, Filter] = {
+FILTERS: dict[str, Filter] = {  # a loop comes before the cut that it ends in: it is the cause
     "failed": failed,
     "empty": empty,
-    "cut_off": cut_off,
     "repetition": repetition,
+    "cut_off": cut_off,
     "refusal": refusal,
     "reading": reading,
+    "echo": echo,
     "wrong_language": wrong_language,
 }
 

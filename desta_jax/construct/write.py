@@ -98,8 +98,7 @@ def _keep(shard: Shard, replies: Sequence[Reply], out: epath.Path) -> int:
     rows, outcomes = [], []
     for request, reply in zip(shard.requests, replies, strict=True):
         asked = request.instruction
-        reply = dataclasses.replace(reply, languages=asked.languages, description=request.seed_description)
-        verdict = judge(reply)
+        verdict = judge(dataclasses.replace(reply, languages=asked.languages, prompt=asked.text))
         outcome = {"id": request.id, "category": asked.category, "words": len(reply.text.split()), "reason": None}
         if verdict is None:
             rows.append(request.row(reply.text))

@@ -1,0 +1,88 @@
+"""The client of an OpenAI-compatible endpoint, against a server of ours."""
+
+import time
+
+import pytest
+
+from desta_jax.construct.endpoint import Endpoint
+
+BUSY = (503, {}, {"error": "busy"})
+
+
+def ask(text):
+    return [{"role": "user", "content": text}]
+
+
+def test_answers_come_in_order_with_the_settings_sent(serve, reply_with, monkeypatch):
+    def answer(body, _):
+        word = body["messages"][0]["content"]
+        time.sleep(0.05 if word == "a" else 0)
+        return reply_with(word.upper(), "length" if word == "b" else "stop")
+
+    monkeypatch.setenv("MY_KEY", "secret")
+    server = serve(answer)
+    endpoint = Endpoint(server.url, "some-model", key_variable="MY_KEY")
+    answers = endpoint.complete([ask("a"), ask("b"), ask("c")], temperature=0.05, max_tokens=9)
+    assert [(each.text, each.cut, each.error) for each in answers] == [
+        ("A", False, ""),
+        ("B", True, ""),
+        ("C", False, ""),
+    ]
+    body = server.bodies[0]
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("some-model", 0.05, 9)
+    assert server.headers[0]["Authorization"] == "Bearer secret"
+
+
+def test_a_busy_endpoint_is_asked_again(serve, reply_with):
+    server = serve(lambda body, times: reply_with("there") if times > 2 else BUSY)
+    (answer,) = Endpoint(server.url, "m", wait=0.01).complete([ask("a")])
+    assert answer.text == "there" and sum(server.asked.values()) == 3
+
+
+def test_waits_double_and_the_endpoints_own_wish_goes_first(serve, reply_with, monkeypatch):
+    waits = []
+    monkeypatch.setattr("desta_jax.construct.endpoint.time.sleep", waits.append)
+    replies = [BUSY, BUSY, (429, {"Retry-After": "7"}, {}), BUSY, reply_with("there")]
+    server = serve(lambda body, times: replies[times - 1])
+    Endpoint(server.url, "m", wait=1).complete([ask("a")])
+    assert waits == [1, 2, 7, 8]
+
+
+@pytest.mark.parametrize("broken", [(200, {}, b"<html>"), (200, {}, {"choices": []}), (200, {}, {})])
+def test_an_unreadable_reply_is_asked_for_again(serve, reply_with, broken):
+    server = serve(lambda body, times: reply_with("there") if times > 1 else broken)
+    assert Endpoint(server.url, "m", wait=0).complete([ask("a")])[0].text == "there"
+
+
+def test_an_answer_that_cannot_be_had_says_why_and_the_others_stand(serve, reply_with):
+    def answer(body, _):
+        return (400, {}, {"error": "too long"}) if body["messages"][0]["content"] == "b" else reply_with("fine")
+
+    server = serve(answer)
+    one, two = Endpoint(server.url, "m", wait=0).complete([ask("a"), ask("b")])
+    assert one.text == "fine" and two.text == "" and "HTTP 400" in two.error and "too long" in two.error
+    server = serve(lambda body, times: BUSY)
+    (answer,) = Endpoint(server.url, "m", wait=0, tries=3).complete([ask("a")])
+    assert "503" in answer.error and sum(server.asked.values()) == 3
+
+
+def test_a_wrong_key_stops_everything(serve):
+    server = serve(lambda body, times: (401, {}, {"error": "bad key"}))
+    with pytest.raises(ValueError, match=r"refuses \(HTTP 401.*bad key.*OPENAI_API_KEY"):
+        Endpoint(server.url, "m", at_once=1).complete([ask(str(number)) for number in range(50)])
+    assert sum(server.asked.values()) < 50
+
+
+def test_requests_under_way_are_bounded(serve, reply_with):
+    def answer(body, _):
+        time.sleep(0.02)
+        return reply_with("x")
+
+    server = serve(answer)
+    Endpoint(server.url, "m", at_once=3).complete([ask(str(number)) for number in range(12)])
+    assert server.most_at_once == 3
+
+
+def test_no_server_is_an_error_of_the_request():
+    (answer,) = Endpoint("http://127.0.0.1:9", "m", wait=0, tries=2).complete([ask("a")])
+    assert "no reply that can be read" in answer.error and "2 tries" in answer.error

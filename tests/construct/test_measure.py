@@ -1,0 +1,68 @@
+"""Measured attributes, on signals whose pitch, level, noise and pace are known."""
+
+import numpy as np
+import pytest
+
+from desta_jax.construct.measure import count_words, measure, with_measures
+
+TIME = np.arange(32000) / 16000
+
+
+def voice(pitch, level=0.1):
+    """A sawtooth: all harmonics, as a voice has them."""
+    return (level * 2 * (TIME * pitch % 1 - 0.5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("pitch", [95, 140, 210, 320])
+def test_pitch_of_a_voice(pitch):
+    """YIN interpolates between lags of whole samples: within one percent."""
+    assert measure(voice(pitch))["pitch"] == pytest.approx(pitch, rel=0.01)
+
+
+def test_pitch_does_not_come_from_pauses():
+    samples = voice(120)
+    samples[16000:] = 1e-4 * np.sin(2 * np.pi * 400 * TIME[16000:])
+    assert measure(samples)["pitch"] == pytest.approx(120, rel=0.01)
+
+
+def test_loudness_is_decibels_of_full_scale_without_pauses():
+    sine = (0.5 * np.sin(2 * np.pi * 200 * TIME)).astype(np.float32)  # root mean square 0.5 / sqrt 2: -9.03 dB
+    assert measure(sine)["loudness"] == pytest.approx(-9.03, abs=0.05)
+    sine[8000:24000] = 0
+    assert measure(sine)["loudness"] == pytest.approx(-9.03, abs=0.4)  # at each edge three frames are part pause
+
+
+def test_signal_to_noise_of_a_voice_with_pauses():
+    """Half voice, half pause, under white noise 20 dB below: the quantiles see both; noise varies frame by frame."""
+    samples = voice(120)
+    samples[16000:] = 0
+    noise = np.random.default_rng(0).normal(0, np.std(samples[:16000]) / 10, len(samples)).astype(np.float32)
+    assert measure(samples + noise)["snr"] == pytest.approx(20, abs=1)
+
+
+def test_rate_is_words_a_second_without_pauses():
+    samples = voice(120)
+    samples[16000:] = 0
+    assert measure(samples, "one two three four")["rate"] == pytest.approx(4, rel=0.06)  # a frame reaches over
+    assert measure(samples)["rate"] is None
+
+
+def test_silence_has_neither_pitch_nor_loudness():
+    found = measure(np.zeros(16000, np.float32))
+    assert found["duration"] == 1 and found["pitch"] is found["loudness"] is found["snr"] is None
+
+
+def test_a_clip_shorter_than_a_frame_can_be_measured():
+    assert measure(np.full(100, 0.1, np.float32))["duration"] == 100 / 16000
+
+
+def test_characters_are_counted_where_words_are_not_spaced():
+    assert count_words("a few words") == 3 and count_words("看重成长质量") == 6 and count_words("") == 0
+
+
+def test_measurements_are_added_once(source_of):
+    source = source_of(attributes=[{"name": "Pitch", "column": "pitch"}])
+    added = with_measures(source, ["pitch", "loudness"])
+    assert [attribute.name for attribute in added.attributes] == ["Pitch", "Volume"]
+    with pytest.raises(ValueError, match="no measurement 'loud'"):
+        with_measures(source, ["loud"])

@@ -1,0 +1,116 @@
+"""What each filter drops, and what it must leave."""
+
+import pytest
+
+from desta_jax.construct.language import code_of, guess_language
+from desta_jax.construct.quality import FILTERS, Reply, count_drops, judge
+
+LONG = "The recording begins with a door, and then somebody walks across a wooden floor while rain falls outside. "
+
+
+@pytest.mark.parametrize(
+    "name, reply",
+    [
+        ("failed", Reply("", error="HTTP 500")),
+        ("empty", Reply("")),
+        ("empty", Reply(" \n")),
+        ("empty", Reply("**...**")),
+        ("cut_off", Reply("The speaker says that", cut=True)),
+        ("repetition", Reply("ha " * 20)),
+        ("repetition", Reply("It is a dog. It is a dog. It is a dog. It is a dog. It is a dog. It is")),
+        ("repetition", Reply("狗在叫，很大声。" * 6)),
+        (
+            "repetition",
+            Reply(" ".join(f"{n}. The dog barks at the cat, and then it runs around the house." for n in range(12))),
+        ),
+        ("refusal", Reply("I'm sorry, but I can't help with that.")),
+        ("refusal", Reply("I cannot listen to audio files.")),
+        ("refusal", Reply("As an AI language model, I have no ears.")),
+        ("refusal", Reply("I don’t have the ability to hear.")),
+        ("refusal", Reply("Please provide the audio clip.")),
+        ("refusal", Reply("It seems that the audio was not provided.")),
+        ("reading", Reply("Based on the description, it is a dog.")),
+        ("reading", Reply("The provided text says so.")),
+        ("reading", Reply("The text mentions a dog.")),
+        ("reading", Reply("According to the transcript, it rains.")),
+        ("reading", Reply("From the information given in brackets, he is sad.")),
+        ("reading", Reply("[00:00-00:05] A dog.")),
+        ("reading", Reply("<start_audio>A dog.<end_audio>")),
+        ("reading", Reply("A dog <|AUDIO|>")),
+        ("reading", Reply("Hi (Mood: sad, Speaking speed: slow, Age: 20)")),
+        ("reading", Reply("<start_video>A dog.")),
+        ("echo", Reply("What is in this clip? I cannot say.", prompt="What is in this clip? I cannot say. Be short.")),
+        ("echo", Reply("The audio clips and instructions are located in a video.")),
+        ("echo", Reply("The user wants to know about a dog.")),
+        ("wrong_language", Reply("Le chien est dans la maison et il est content de nous voir.", languages=("en",))),
+        ("wrong_language", Reply("The dog is in the house and it is happy to see us.", languages=("fr",))),
+        ("wrong_language", Reply("这是一只狗", languages=("en",))),
+        ("wrong_language", Reply("The dog is in the house and it is happy to see us.", languages=("ja",))),
+    ],
+)
+def test_what_is_dropped(name, reply):
+    verdict = judge(reply)
+    assert verdict is not None and verdict[0] == name and verdict[1]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply("Happy"),
+        Reply("a dog", prompt="What is it? a dog or a cat"),
+        Reply("The speaker sounds happy (and a little tired: it is late, as one hears: very late)."),
+        Reply("7"),
+        Reply(LONG),
+        Reply("Hahaha, that was funny! Ha ha ha!"),
+        Reply("| a | b |\n|------------------------------|------------------------------|\n| 1 | 2 |"),
+        Reply("I'm sorry to hear that you feel this way."),
+        Reply("The speaker says that they cannot hear the music and cannot help it."),
+        Reply("The speaker describes a long journey, with many details."),
+        Reply("A man reads a text message aloud (he sounds tired)."),
+        Reply("Le chien est dans la maison et il est content de nous voir.", languages=("fr",)),
+        Reply("Le chien est dans la maison et il est content de nous voir.", languages=("de", "fr")),
+        Reply("Le chien est dans la maison et il est content de nous voir."),
+        Reply("Grazie mille, signora!", languages=("en",)),
+        Reply("The dog is in the house and it is happy to see us.", languages=("sv",)),
+        Reply('The speaker says "你好" and "再见", which means hello and goodbye in Chinese.', languages=("en",)),
+    ],
+)
+def test_what_is_kept(reply):
+    assert judge(reply) is None
+
+
+def test_drops_are_counted_by_filter():
+    counts = count_drops(["empty", "refusal", "empty"])
+    assert list(counts) == list(FILTERS) and counts["empty"] == 2 and counts["refusal"] == 1 and counts["failed"] == 0
+
+
+@pytest.mark.parametrize(
+    "text, code",
+    [
+        ("The weather is nice today and we are going to the park with the children.", "en"),
+        ("Il fait beau aujourd'hui et nous allons au parc avec les enfants dans une voiture.", "fr"),
+        ("Hoy hace buen tiempo y vamos al parque con los niños en el coche de mi madre.", "es"),
+        ("Das Wetter ist heute schön und wir gehen mit den Kindern in den Park.", "de"),
+        ("Oggi il tempo è bello e andiamo al parco con i bambini nella macchina della mamma.", "it"),
+        ("Hoje o tempo está bom e vamos ao parque com as crianças no carro da minha mãe.", "pt"),
+        ("Het weer is vandaag mooi en we gaan met de kinderen naar het park in een auto.", "nl"),
+        ("今天天气很好，我们去公园。", "zh"),
+        ("今日は天気がいいので、公園に行きます。", "ja"),
+        ("오늘 날씨가 좋아서 공원에 갑니다.", "ko"),
+        ("Сегодня хорошая погода, и мы идём в парк.", "ru"),
+        ("Dog", None),
+        ("Xyzzy plugh frobnicate quux blorb fnord gnusto rezrov.", None),
+    ],
+)
+def test_languages_are_told_apart(text, code):
+    assert guess_language(text) == code
+
+
+def test_languages_by_name_or_code():
+    assert [code_of(name) for name in ("French", "fr", "fr-CA", "zh_CN", "Klingon")] == [
+        "fr",
+        "fr",
+        "fr",
+        "zh",
+        "klingon",
+    ]
