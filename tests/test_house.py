@@ -20,6 +20,7 @@ FLOORS = [  # from the bottom up; a room imports from the floors below it, never
     {"weights"},
     {"training", "generation"},
     {"evaluation", "construct", "serving", "plan"},
+    {"verbs"},
     {"cli"},
     {"__main__"},
 ]
