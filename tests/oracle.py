@@ -46,7 +46,8 @@ FAMILIES = {
 def write_tokenizer(folder):
     import tokenizers
 
-    words = {f"w{i}": i for i in range(VOCABULARY - 1)} | {"<unk>": VOCABULARY - 1}
+    words = {f"w{i}": i for i in range(VOCABULARY - 2)}
+    words |= {"<unk>": VOCABULARY - 2, "<|endoftext|>": VOCABULARY - 1}  # Qwen2's tokenizer would add the latter
     model = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=model, unk_token="<unk>", eos_token="w1")
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
@@ -193,7 +194,7 @@ def random_batch(rows=3, clips=2, tokens=40, labels=9, prompt_size=5, seed=0):
     rng = np.random.default_rng(seed)
     batch = empty_batch(rows, clips, SAMPLES, tokens, labels)
     for row in range(rows):
-        heard, length = (1, 2, 0)[row % 3], tokens - 3 * (row % 3)
+        heard, length = min((1, 2, 0)[row % 3], clips), tokens - 3 * (row % 3)
         batch.tokens[row, :length] = rng.integers(2, VOCABULARY, length)
         batch.positions[row, :length] = np.arange(length)
         batch.segments[row, :length] = 1

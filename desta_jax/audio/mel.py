@@ -27,13 +27,19 @@ def log_mel(
         audio: PCM as int16, or as float from -1 to 1; a whole number of 10 ms steps.
         mels: number of mel bands (80, or 128 for large-v3).
     """
-    samples = audio.astype(jnp.float32) / (32768 if jnp.issubdtype(audio.dtype, jnp.integer) else 1)
-    frames = _frames(samples)
-    # A discrete Fourier transform as two matmuls is what a TPU does best. Full float32 precision: with bfloat16
-    # operands quiet bands are off by up to 0.3.
+    scale = 32768 if jnp.issubdtype(audio.dtype, jnp.integer) else 1
+    frames = _frames(audio.astype(jnp.float32))
+    # A discrete Fourier transform as two matmuls is what a TPU does best. The window is folded about its middle first:
+    # cosines see the sum of its two halves, sines the difference, which are exact for int16 samples. That is half the
+    # work, and a loud tone's rounding stays below what is 80 dB quieter. Full float32 precision: with bfloat16 operands
+    # quiet bands are off by up to 0.3.
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    early, late = frames[..., 1 : WINDOW // 2], frames[..., : WINDOW // 2 : -1]
+    even = jnp.concatenate([frames[..., :1], early + late, frames[..., WINDOW // 2 : WINDOW // 2 + 1]], axis=-1)
     cosines, sines = _fourier()
-    power = jnp.square(product("nfw,wb->nfb", frames, cosines)) + jnp.square(product("nfw,wb->nfb", frames, sines))
+    power = jnp.square(product("nfw,wb->nfb", even / scale, cosines)) + jnp.square(
+        product("nfw,wb->nfb", (early - late) / scale, sines)
+    )
     energies = product("nfb,bm->nfm", power, mel_filters(mels))
     log = jnp.log10(jnp.maximum(energies, 1e-10))
     return (jnp.maximum(log, log.max((1, 2), keepdims=True) - 8) + 4) / 4
@@ -51,12 +57,13 @@ def _frames(samples: Float[Array, "clips samples"]) -> Float[Array, "clips frame
 
 
 @functools.cache
-def _fourier() -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine parts of the transform, the Hann window folded in; [window, bins] each."""
-    time = np.arange(WINDOW)
+def _fourier() -> tuple[Float[np.ndarray, "even bins"], Float[np.ndarray, "odd bins"]]:
+    """Cosines and sines for the folded window's samples, the Hann window multiplied in."""
+    time = np.arange(WINDOW // 2 + 1)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * time / WINDOW)
     angles = 2 * np.pi * np.outer(time, np.arange(BINS)) / WINDOW
-    return tuple((part(angles) * hann[:, None]).astype(np.float32) for part in (np.cos, np.sin))
+    cosines, sines = ((part(angles) * hann[:, None]).astype(np.float32) for part in (np.cos, np.sin))
+    return cosines, sines[1:-1]
 
 
 @functools.cache
