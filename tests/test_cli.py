@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, suggestions, readable errors, exit statuses."""
 
+import shlex
 import subprocess
 import sys
 
@@ -58,7 +59,7 @@ def test_a_verbs_help_explains_its_flags_and_its_examples_parse(name, capsys):
     shown = capsys.readouterr().out
     assert all(f"--{flag}" in shown for flag in cli.VERBS[name].required)
     for example in cli.VERBS[name].examples:
-        command, called, *arguments = example.split()
+        command, called, *arguments = shlex.split(example)
         assert (command, called) == ("desta-jax", name)
         cli._parse(name, arguments)
 

@@ -9,12 +9,10 @@ import numpy as np
 
 from desta_jax.generation.cache import Cache
 from desta_jax.generation.decode import NOTHING
-from desta_jax.generation.model import Model, Request
+from desta_jax.generation.model import SYSTEM, Model, Request, user_message
 from desta_jax.generation.sampling import DEFAULT, Sampling
 from desta_jax.generation.talk import Talk
 from desta_jax.inputs.prompt import Prompt
-
-SYSTEM = "Focus on the audio clips and instructions."  # the prompt that the reference recommends
 
 
 class Chat:
@@ -51,9 +49,8 @@ class Chat:
         Raises:
             ValueError, FileNotFoundError: the turn can't be answered; the conversation stands as before.
         """
-        locator = self.model.prompts.audio_locator
-        content = locator * (len(audios) - text.count(locator)) + text
-        turn = {"role": "user", "content": content, "audios": [{"audio": audio, "text": None} for audio in audios]}
+        clips = [{"audio": audio, "text": None} for audio in audios]
+        turn = user_message(text, clips, self.model.prompts.audio_locator)
         listening = self.model.attend_to([turn], *self.options)
         heard = self.model.listen([listening])[0]
         new = [ears.transcript if given is None else given for given, ears in zip(listening.texts, heard)]

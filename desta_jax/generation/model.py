@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,12 @@ from desta_jax.generation.decode import NOTHING
 from desta_jax.generation.listen import Ear, Heard
 from desta_jax.generation.sampling import DEFAULT, Sampling
 from desta_jax.generation.talk import Talk, Tongue, Wish
-from desta_jax.inputs.prompt import Prompt, PromptBuilder
+from desta_jax.inputs.prompt import AUDIO_LOCATOR, Prompt, PromptBuilder
 
 TRANSCRIPTS = ("auto", "given")
 LONG_AUDIO = ("cut", "windows")
 PIECE = 4  # tokens between two looks at what is said, where it is shown as it comes
+SYSTEM = "Focus on the audio clips and instructions."  # the system prompt that the reference recommends
 NO_SPEECH = " "  # the transcript of a clip in which nobody speaks
 
 Messages = Sequence[Mapping[str, Any]]
@@ -160,14 +161,24 @@ class Model:
             for pair in pairs
         ]
 
-    def stream(self, request: Request, *, transcripts: str = "auto", long_audio: str = "cut") -> Iterator[str]:
-        """The answer to one request, piece by piece as it comes.
+    def stream(
+        self,
+        request: Request,
+        *,
+        transcripts: str = "auto",
+        long_audio: str = "cut",
+        heard: Callable[[tuple[str, ...]], None] = lambda transcripts: None,
+    ) -> Iterator[str]:
+        """The answer to one request, piece by piece as it comes; `heard` is told the transcripts before.
 
         Raises:
             ValueError, FileNotFoundError: it can't be answered.
         """
+        check_choice("transcripts", transcripts, TRANSCRIPTS)
+        check_choice("long_audio", long_audio, LONG_AUDIO)
         listening = self.attend_to(request.messages, transcripts, long_audio)
-        wish, _ = self.wish(request, listening, self.listen([listening])[0])
+        wish, read = self.wish(request, listening, self.listen([listening])[0])
+        heard(read)
         yield from self.pieces(Talk(self.tongue, [wish]), [])
 
     def pieces(self, talk: Talk, said: list[int]) -> Iterator[str]:
@@ -270,6 +281,12 @@ class Model:
     def _finished(self, wish: Wish, transcripts: tuple[str, ...], tokens: list[int], timings) -> Answer:
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return Answer(text, tuple(tokens), transcripts, len(wish.prompt.tokens), None, timings)
+
+
+def user_message(text: str, clips: Sequence[Mapping[str, Any]], locator: str = AUDIO_LOCATOR) -> dict[str, Any]:
+    """A user's message; clips that the text has no `<|AUDIO|>` for stand before it, as in the reference's prompts."""
+    missing = locator * (len(clips) - text.count(locator))
+    return {"role": "user", "content": f"{missing} {text}" if missing else text, "audios": list(clips)}
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

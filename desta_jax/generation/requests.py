@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from desta_jax.generation.model import Answer, Model, Request
@@ -22,18 +23,20 @@ def answer_file(
     transcripts: str = "auto",
     long_audio: str = "cut",
     batch_size: int = 16,
+    report: Callable[[str], None] = lambda line: None,
 ) -> tuple[int, int]:
     """Answers to a JSONL file, a row each: `id text token_ids transcripts`, or `id error` for what can't be answered.
 
-    Rows whose id `out` has already (with a text or an error) are not answered again, so that a run that was stopped
-    goes on. A last line that was cut off is dropped.
+    Rows that `out` has an answer to are not asked again, so that a run that was stopped goes on. A last line that was
+    cut off is dropped; a row with an error gives way to a new try.
 
     Args:
         requests: rows like a manifest's: `id` (or the line's number), `messages` with `audios`; a row may have its own
             `max_new_tokens`. Audio paths are relative to the current directory, or else to the file's.
+        report: told how far the work is, after each batch.
 
     Returns:
-        How many rows were answered now, and how many of those have an error.
+        How many rows were asked now, and how many of those have an error.
 
     Raises:
         FileNotFoundError, ValueError: no such file; two rows with one id.
@@ -41,22 +44,22 @@ def answer_file(
     requests, out = pathlib.Path(requests), pathlib.Path(out)
     rows = list(read_rows(requests))
     _check_unique([row["id"] for row in rows], requests)
-    done = _repair(out)
+    done = _answered(out)
     waiting = [(number, row) for number, row in enumerate(rows) if row["id"] not in done]
-    failed = 0
+    options = {"transcripts": transcripts, "long_audio": long_audio, "batch_size": batch_size}
+    progress = _Progress(len(rows), len(rows) - len(waiting), report)
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("a", encoding="utf-8") as file:
         for start in range(0, len(waiting), batch_size):
             part = waiting[start : start + batch_size]
             made = [_request(number, row, max_new_tokens, sampling, requests.parent) for number, row in part]
-            options = {"transcripts": transcripts, "long_audio": long_audio, "batch_size": batch_size}
             answers = model.answers([item for item in made if isinstance(item, Request)], **options)
-            for (_, row), item in zip(part, made):
-                answer = next(answers) if isinstance(item, Request) else Answer(error=item)
-                failed += answer.error is not None
+            given = [next(answers) if isinstance(item, Request) else Answer(error=item) for item in made]
+            for (_, row), answer in zip(part, given):
                 file.write(json.dumps({"id": row["id"]} | to_row(answer), ensure_ascii=False) + "\n")
             file.flush()
-    return len(waiting), failed
+            progress.add(len(part), sum(answer.error is not None for answer in given))
+    return len(waiting), progress.failed
 
 
 def to_row(answer: Answer) -> dict[str, Any]:
@@ -73,20 +76,53 @@ def to_row(answer: Answer) -> dict[str, Any]:
 
 
 def read_rows(file: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file, each with an id; one that is no JSON object has an `error` in place of messages."""
+    """The rows of a JSONL file, each with an id; one that can't be used has an `error` in place of messages."""
     if not file.is_file():
         raise FileNotFoundError(f"--requests: no file {file}")
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                row = {"error": f"{file}, line {number}: not JSON ({error})"}
-            if not isinstance(row, dict):
-                row = {"error": f"{file}, line {number}: must be a JSON object"}
-            yield {"id": str(number), **row}
+            if line.strip():
+                yield _row(line, str(number), f"{file}, line {number}")
+
+
+def _row(line: bytes, number: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return {"id": number, "error": f"{where}: not JSON ({error})"}
+    if not isinstance(row, dict):
+        return {"id": number, "error": f"{where}: must be a JSON object"}
+    if not isinstance(row.get("id", number), (str, int)):
+        return {"id": number, "error": f'{where}: "id" must be a text or a whole number, got {row["id"]!r}'}
+    if "messages" not in row:
+        return {"id": row.get("id", number), "error": f'{where}: the row has no "messages"'}
+    return {"id": number, **row}
+
+
+class _Progress:
+    """How many rows are done, and how long the others will take."""
+
+    def __init__(self, rows: int, before: int, report: Callable[[str], None]):
+        self.rows, self.before, self.report = rows, before, report
+        self.done = self.failed = 0
+        self.start = time.monotonic()
+        if before:
+            report(f"{before:,} of {rows:,} rows have their answers already")
+
+    def add(self, done: int, failed: int) -> None:
+        self.done, self.failed = self.done + done, self.failed + failed
+        finished, rate = self.before + self.done, self.done / max(time.monotonic() - self.start, 1e-9)
+        errors = f", {self.failed:,} failed" if self.failed else ""
+        self.report(
+            f"{finished:,} of {self.rows:,} rows ({finished / self.rows:.1%}){errors}, {rate:.2f} a second, "
+            f"{_clock((self.rows - finished) / rate)} left"
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _request(
@@ -94,7 +130,7 @@ def _request(
 ) -> Request | str:
     """What to answer, or what is wrong with the row."""
     if "messages" not in row:
-        return row.get("error") or 'the row has no "messages"'
+        return row["error"]
     limit = row.get("max_new_tokens", max_new_tokens)
     if not isinstance(limit, int) or isinstance(limit, bool):
         return f"max_new_tokens: must be a whole number, got {limit!r}"
@@ -128,19 +164,23 @@ def _check_unique(ids: Sequence[Any], file: pathlib.Path) -> None:
         seen.add(name)
 
 
-def _repair(out: pathlib.Path) -> set[Any]:
-    """The ids that are answered already; what a stopped run left of a last line is cut off."""
+def _answered(out: pathlib.Path) -> set[Any]:
+    """The ids that have answers; errors, and what a stopped run left of a last line, are taken out of the file."""
     if not out.exists():
         return set()
-    whole, done = 0, set()
-    with out.open("rb") as lines:
-        for line in lines:
-            if not line.endswith(b"\n"):
-                break
-            try:
-                done.add(json.loads(line)["id"])
-            except (ValueError, KeyError, TypeError):
-                raise ValueError(f"{out} has a line that is no answer; name another file, or remove it") from None
-            whole += len(line)
-    os.truncate(out, whole)
+    data = out.read_bytes()
+    kept, done = [], set()
+    for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+        try:
+            row = json.loads(line)
+            name, is_answer = row["id"], "error" not in row
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{out} has a line that is no answer; name another file, or remove it") from None
+        if is_answer:
+            kept.append(line)
+            done.add(name)
+    if sum(map(len, kept)) < len(data):
+        partial = out.with_name(f"{out.name}.partial")
+        partial.write_bytes(b"".join(kept))
+        partial.replace(out)
     return done
