@@ -7,6 +7,8 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is a mistake
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch, the oracle: a process a core is enough
 
+import threading
+
 import pytest
 
 OPTIONAL = {"real": "the real small models", "slow": "tests that take minutes"}
@@ -22,3 +24,29 @@ def pytest_collection_modifyitems(config, items):
         for marker in OPTIONAL:
             if marker in item.keywords and not config.getoption(f"--{marker}"):
                 item.add_marker(pytest.mark.skip(reason=f"run with --{marker}"))
+
+
+@pytest.fixture
+def serve():
+    """A chat endpoint: serve(answer) starts one that answers by `answer`; it stops with the test."""
+    from chat_server import Answering
+
+    servers = []
+
+    def start(answer):
+        servers.append(Answering(answer))
+        threading.Thread(target=servers[-1].serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def reply_with():
+    """What such an endpoint answers to hold these texts, one a choice."""
+    from chat_server import reply
+
+    return reply

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from desta_jax.construct.endpoint import Endpoint
+from desta_jax.endpoint import Endpoint
 
 BUSY = (503, {}, {"error": "busy"})
 
@@ -17,7 +17,7 @@ def test_answers_come_in_order_with_the_settings_sent(serve, reply_with, monkeyp
     def answer(body, _):
         word = body["messages"][0]["content"]
         time.sleep(0.05 if word == "a" else 0)
-        return reply_with(word.upper(), "length" if word == "b" else "stop")
+        return reply_with(word.upper(), finish="length" if word == "b" else "stop")
 
     monkeypatch.setenv("MY_KEY", "secret")
     server = serve(answer)
@@ -41,7 +41,7 @@ def test_a_busy_endpoint_is_asked_again(serve, reply_with):
 
 def test_waits_double_and_the_endpoints_own_wish_goes_first(serve, reply_with, monkeypatch):
     waits = []
-    monkeypatch.setattr("desta_jax.construct.endpoint.time.sleep", waits.append)
+    monkeypatch.setattr("desta_jax.endpoint.time.sleep", waits.append)
     replies = [BUSY, BUSY, (429, {"Retry-After": "7"}, {}), BUSY, reply_with("there")]
     server = serve(lambda body, times: replies[times - 1])
     Endpoint(server.url, "m", wait=1).complete([ask("a")])

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from desta_jax.construct.endpoint import Endpoint
 from desta_jax.construct.quality import Reply
+from desta_jax.endpoint import Endpoint
 
 Messages = Sequence[Mapping[str, Any]]
 

@@ -14,7 +14,6 @@ from etils import epath
 from desta_jax.construct.backbone import Backbone, open_backbone
 from desta_jax.construct.clip import Clip
 from desta_jax.construct.describe import Draft, build_clips, fill, read_drafts
-from desta_jax.construct.endpoint import Endpoint
 from desta_jax.construct.generators import PAPER, ForeignModel, Generator, Sampling
 from desta_jax.construct.instructions import load_pool
 from desta_jax.construct.measure import measure_drafts, with_measures
@@ -24,6 +23,7 @@ from desta_jax.construct.report import is_finished, summarise, write_report
 from desta_jax.construct.rows import Request, plan_requests
 from desta_jax.construct.source import Source, load_source
 from desta_jax.construct.write import SHARD, check_plan, cut_into_shards, read_lines, write_rows, write_whole
+from desta_jax.endpoint import Endpoint
 
 SCORED = 500  # rows whose perplexity is measured
 
@@ -82,11 +82,14 @@ def construct(
     limit: int | None = None,
     endpoint: str | None = None,
     endpoint_model: str | None = None,
+    endpoint_key: str = "OPENAI_API_KEY",
+    at_once: int = 16,
     sampling: Sampling = PAPER,
     dtype: str = "",
     tensor: int = 1,
     batch_size: int = 32,
     shard: int = SHARD,
+    show: Callable[[str], None] = print,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any] | None:
     """Self-generated rows from metadata, in a folder; goes on where an earlier call with the same arguments stopped.
@@ -102,10 +105,13 @@ def construct(
         several_clips: share of the requests that are about two or three clips.
         limit: only the first so many clips.
         endpoint, endpoint_model: an OpenAI-compatible address up to /v1, and the name of the model there.
+        endpoint_key: the environment variable that holds its key.
+        at_once: requests to the endpoint under way at a time.
         sampling: how responses are drawn.
         dtype, tensor, batch_size: as for backbone.open_backbone.
         shard: requests a shard.
-        say: prints a line.
+        show: prints a description.
+        say: prints a line on how the work goes.
 
     Returns:
         The report's numbers; None where other processes still write, or with describe_only.
@@ -119,7 +125,7 @@ def construct(
     corpus = describe(metadata, source, audio_root=audio_root, measure=measure, seed=seed)
     clips = corpus.clips[:limit]
     if describe_only:
-        _print_descriptions(clips, corpus.problems, say)
+        _print_descriptions(clips, corpus.problems, show, say)
         return None
     _check(out, model, endpoint, endpoint_model, clips, corpus.problems)
     pool = load_pool(instructions)
@@ -133,7 +139,10 @@ def construct(
         write_whole(folder / "problems.jsonl", "".join(problem.to_json() + "\n" for problem in corpus.problems))
     _say_problems(corpus.problems, say)
     shards = cut_into_shards(requests, shard)
-    generator = _open(model, endpoint, endpoint_model, dtype, tensor, batch_size)
+    if endpoint:
+        generator = ForeignModel(Endpoint(endpoint, endpoint_model, endpoint_key, at_once))
+    else:
+        generator = open_backbone(model, dtype=dtype, tensor=tensor, batch_size=batch_size)
     write_rows(shards, generator, folder, sampling, seed, jax.process_index(), jax.process_count(), say)
     if not is_finished(folder, shards):
         say("construct: this process is done; the report is written by the last one")
@@ -169,14 +178,6 @@ def _report(
     drops = ", ".join(f"{count} {name}" for name, count in summary["dropped"].items() if count)
     say(f"construct: {summary['rows']} rows of {summary['requests']} requests in {folder} (dropped: {drops or 'none'})")
     return summary
-
-
-def _open(
-    model: str | None, endpoint: str | None, endpoint_model: str | None, dtype: str, tensor: int, batch_size: int
-) -> Generator:
-    if endpoint:
-        return ForeignModel(Endpoint(endpoint, endpoint_model))
-    return open_backbone(model, dtype=dtype, tensor=tensor, batch_size=batch_size)
 
 
 def _plan(
@@ -225,9 +226,11 @@ def _take_durations(drafts: Sequence[Draft], source: Source) -> None:
                     draft.numbers[attribute.name] = draft.duration
 
 
-def _print_descriptions(clips: Sequence[Clip], problems: Sequence[Problem], say: Callable[[str], None]) -> None:
+def _print_descriptions(
+    clips: Sequence[Clip], problems: Sequence[Problem], show: Callable[[str], None], say: Callable[[str], None]
+) -> None:
     for clip in clips:
-        say(f"{clip.audio}\t{clip.describe()}")
+        show(f"{clip.audio}\t{clip.describe()}")
     _say_problems(problems, say)
 
 

@@ -51,7 +51,7 @@ def predict(
         out.with_name("settings.json"),
         {"system": system, "user": user, "max_new_tokens": max_new_tokens, "temperature": temperature},
     )
-    answered = {row["id"] for row in _whole_lines(out) if "error" not in row}
+    answered = {row["id"] for row in whole_lines(out) if "error" not in row}
     waiting = [question for question in questions if question.id not in answered]
     with out.open("a", encoding="utf-8") as file:
         for start in range(0, len(waiting), batch_size):
@@ -122,7 +122,7 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
         raise ValueError(f"{path.parent} holds predictions made with other settings; choose another --out\n{lines}")
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
+def whole_lines(path: Path) -> list[dict[str, Any]]:
     """Rows written so far; a last line that a killed run left unfinished is cut off the file."""
     if not path.exists():
         return []

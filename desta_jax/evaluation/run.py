@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from desta_jax.endpoint import Endpoint
 from desta_jax.evaluation import answers, dynamic_superb, mmau, sakura, speech_ifeval, table, voicebench
 from desta_jax.evaluation.answers import Answerer
 from desta_jax.evaluation.benchmark import Benchmark
@@ -116,6 +117,7 @@ def make_judge(
     *,
     url: str = "https://api.openai.com/v1",
     key_variable: str = "OPENAI_API_KEY",
+    at_once: int = 8,
     model: Answerer | None = None,
 ) -> Judge | Path:
     """The judge that a command names: a file or folder of recorded verdicts, a model of ours, or an endpoint's model.
@@ -128,7 +130,8 @@ def make_judge(
         return ModelJudge(model, name)
     if Path(name).exists():
         return Path(name)
-    return EndpointJudge(name, Path(out) / "judge-cache.jsonl", url.rstrip("/"), key_variable)
+    endpoint = Endpoint(url.rstrip("/"), name, key_variable, at_once)
+    return EndpointJudge(endpoint, Path(out) / "judge-cache.jsonl")
 
 
 def _evaluate_all(

@@ -1,9 +1,4 @@
-"""Clips of tones, their metadata, and an endpoint that answers what it is told to."""
-
-import collections
-import http.server
-import json
-import threading
+"""Clips of tones and their metadata."""
 
 import numpy as np
 import pytest
@@ -57,69 +52,3 @@ def model_folder(tmp_path_factory):
     micro_models.make(llama, micro_models.llama_weights(), micro_models.CHAT, micro_models.llama_settings)
     convert(llama, whisper, folder / "converted")
     return folder / "converted", llama
-
-
-class Answering(http.server.ThreadingHTTPServer):
-    """Answers chat completions by `answer(body, times asked)` -> (status, headers, reply)."""
-
-    def __init__(self, answer):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answer, self.asked, self.lock = answer, collections.Counter(), threading.Lock()
-        self.at_once = self.most_at_once = 0
-        self.bodies, self.headers = [], []
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            key = json.dumps(body["messages"])
-            server.asked[key] += 1
-            server.bodies.append(body)
-            server.headers.append(dict(self.headers))
-            server.at_once += 1
-            server.most_at_once = max(server.most_at_once, server.at_once)
-        status, headers, reply = server.answer(body, server.asked[key])
-        with server.lock:
-            server.at_once -= 1
-        data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
-
-
-def choice(text, finish="stop"):
-    return 200, {}, {"choices": [{"message": {"content": text}, "finish_reason": finish}]}
-
-
-@pytest.fixture
-def serve():
-    """serve(answer) starts a server; it stops with the test."""
-    servers = []
-
-    def start(answer):
-        server = Answering(answer)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return server
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture
-def reply_with():
-    """The server's reply that holds a text."""
-    return choice

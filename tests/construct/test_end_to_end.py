@@ -110,11 +110,13 @@ def test_our_own_model_writes_what_its_filters_account_for(spoken, model_folder,
 
 
 def test_describe_only_prints_and_writes_nothing(spoken, tmp_path):
-    said = []
+    shown, said = [], []
     metadata = tmp_path / "m.csv"
     metadata.write_text("audio,text\na.wav,Hi.\na.wav,Ho.\n")
-    assert construct(str(metadata), "speech", None, None, describe_only=True, say=said.append) is None
-    assert said[0] == "a.wav\tHi." and any("m.csv:3: duplicate_id" in line for line in said)
+    assert (
+        construct(str(metadata), "speech", None, None, describe_only=True, show=shown.append, say=said.append) is None
+    )
+    assert shown == ["a.wav\tHi."] and any("m.csv:3: duplicate_id" in line for line in said)
     assert list(tmp_path.iterdir()) == [metadata]
 
 

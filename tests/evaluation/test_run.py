@@ -166,7 +166,7 @@ def test_a_judge_by_its_name(tmp_path, model):
     assert make_judge(str(tmp_path), tmp_path) == tmp_path
     assert isinstance(make_judge("ours", tmp_path, model=model(lambda _: "")), ModelJudge)
     judge = make_judge("gpt-4o", tmp_path, url="http://localhost:1/v1/")
-    assert isinstance(judge, EndpointJudge) and judge.url == "http://localhost:1/v1"
+    assert isinstance(judge, EndpointJudge) and judge.endpoint.url == "http://localhost:1/v1"
     assert judge.cache == tmp_path / "judge-cache.jsonl"
 
 
