@@ -25,7 +25,7 @@ stamp_of() {
     {
         "$1" -c 'import sys; print(sys.version)'
         echo "${@:3}"
-        cat launch/requirements.lock "$2" launch/environment.sh setup.py desta_jax/__init__.py
+        cat launch/requirements.lock "$2" setup.py desta_jax/__init__.py
     } | cksum
 }
 
@@ -40,8 +40,15 @@ main() {
     if [[ -f $environment/stamp && $(<"$environment/stamp") == "$wanted" ]]; then
         return
     fi
+    if [[ -e $environment && ! -f $environment/stamp ]]; then
+        echo "environment: $environment is there and not of this script's making; name another with ENVIRONMENT=DIR" >&2
+        return 1
+    fi
     echo "Making the Python environment $environment (a few minutes the first time)"
-    "$python" -m venv --clear "$environment"
+    mkdir -p "$environment"
+    : >"$environment/stamp" # it is ours, and not whole
+    find "$environment" -mindepth 1 -maxdepth 1 ! -name stamp -exec rm -rf {} +
+    "$python" -m venv "$environment"
     "${pip[@]}" -r "$lock"
     (($# == 0)) || "${pip[@]}" --no-deps "$@"
     "${pip[@]}" --no-deps --no-build-isolation --use-pep517 -e .
