@@ -34,35 +34,51 @@ DEFAULT = Sampling()
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Chooser:
-    """The sampling of each row of a batch, on the device. `candidates` is how many of the likeliest tokens are
-    looked at: all that any row's top_k lets in, 0 if every row is greedy."""
+    """The sampling of each row of a batch, on the device."""
 
     temperature: Float[Array, " rows"]
     top_p: Float[Array, " rows"]
     top_k: Int32[Array, " rows"]
     keys: Key[Array, " rows"]
     candidates: int = dataclasses.field(metadata={"static": True})
+    """How many of the likeliest tokens are looked at: all that any row's top_k lets in, 0 if no row asks for any."""
+    whole: bool = dataclasses.field(metadata={"static": True})
+    """Whether any row draws from all tokens, which needs no order among them (sorting a vocabulary takes longer than
+    a small model's step)."""
 
     def __call__(self, logits: Float[Array, "rows vocabulary"], step: Int32[Array, ""]) -> Int32[Array, " rows"]:
         """A token for each row; `step` counts the tokens of an answer, so that each has its own random number."""
-        greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        if not self.candidates:
-            return greedy
-        best, tokens = jax.lax.top_k(logits, self.candidates)
-        temperature = jnp.maximum(self.temperature, 1e-6)[:, None]
-        rank = jnp.arange(self.candidates)
-        allowed = rank < jnp.where(self.top_k > 0, self.top_k, self.candidates)[:, None]
-        weights = jax.nn.softmax(jnp.where(allowed, best / temperature, -jnp.inf), axis=-1)
+        token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        if not (self.candidates or self.whole):
+            return token
+        scaled = logits / jnp.maximum(self.temperature, 1e-6)[:, None]
+        # One uniform number a token, inverted: what is drawn does not depend on the other rows of the batch.
+        uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, step)))(self.keys)
+        every = (self.top_k == 0) & (self.top_p == 1)
+        if self.whole:
+            drawn = _invert(jax.nn.softmax(scaled, axis=-1), uniform)
+            token = jnp.where((self.temperature > 0) & every, drawn, token)
+        if self.candidates:
+            token = jnp.where((self.temperature > 0) & ~every, self._draw_likely(scaled, uniform), token)
+        return token
+
+    def _draw_likely(self, scaled: Float[Array, "rows v"], uniform: Float[Array, " rows"]) -> Int32[Array, " rows"]:
+        """A token of those that top_k and top_p leave in."""
+        best, tokens = jax.lax.top_k(scaled, self.candidates)
+        allowed = jnp.arange(self.candidates) < jnp.where(self.top_k > 0, self.top_k, self.candidates)[:, None]
+        weights = jax.nn.softmax(jnp.where(allowed, best, -jnp.inf), axis=-1)
         before = jnp.cumsum(weights, axis=-1) - weights
         # As transformers: the fewest of the likeliest tokens whose probabilities reach top_p.
-        weights = jnp.where(before < self.top_p[:, None], weights, 0)
-        cumulative = jnp.cumsum(weights, axis=-1)
-        # One uniform number a token, inverted: what is drawn does not depend on the other rows' candidates.
-        uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, step)))(self.keys)
-        drawn = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(axis=-1)
-        drawn = jnp.minimum(drawn, (weights > 0).sum(axis=-1) - 1)
-        sampled = jnp.take_along_axis(tokens, drawn[:, None], axis=-1)[:, 0].astype(jnp.int32)
-        return jnp.where(self.temperature == 0, greedy, sampled)
+        drawn = _invert(jnp.where(before < self.top_p[:, None], weights, 0), uniform)
+        return jnp.take_along_axis(tokens, drawn[:, None], axis=-1)[:, 0].astype(jnp.int32)
+
+
+def _invert(weights: Float[Array, "rows n"], uniform: Float[Array, " rows"]) -> Int32[Array, " rows"]:
+    """Where a number from 0 to 1 falls among weights laid end to end; never where a weight is 0."""
+    cumulative = jnp.cumsum(weights, axis=-1)
+    place = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(axis=-1)
+    last = weights.shape[-1] - 1 - jnp.argmax(weights[:, ::-1] > 0, axis=-1)
+    return jnp.minimum(place, last).astype(jnp.int32)
 
 
 def make_chooser(samplings: list[Sampling], requests: list[int], vocabulary: int) -> Chooser:
@@ -74,6 +90,8 @@ def make_chooser(samplings: list[Sampling], requests: list[int], vocabulary: int
             is in the batch.
         vocabulary: number of tokens.
     """
+    drawn = [sampling for sampling in samplings if sampling.temperature > 0]
+    likely = [sampling for sampling in drawn if sampling.top_k > 0 or sampling.top_p < 1]
     keys = jax.vmap(lambda seed, request: jax.random.fold_in(jax.random.key(seed), request))(
         np.array([sampling.seed & 0xFFFFFFFF for sampling in samplings], np.uint32), np.array(requests, np.uint32)
     )
@@ -82,7 +100,8 @@ def make_chooser(samplings: list[Sampling], requests: list[int], vocabulary: int
         top_p=np.array([sampling.top_p for sampling in samplings], np.float32),
         top_k=np.array([sampling.top_k for sampling in samplings], np.int32),
         keys=keys,
-        candidates=_candidates([sampling for sampling in samplings if sampling.temperature > 0], vocabulary),
+        candidates=_candidates(likely, vocabulary),
+        whole=len(likely) < len(drawn),
     )
 
 

@@ -1,0 +1,40 @@
+"""Tokens are drawn as often as they are likely, and the same whatever else is in the batch."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from desta_jax.generation.sampling import Sampling, make_chooser
+
+LIKELY = np.array([0.5, 0.3, 0.1, 0.1, 0.0])
+DRAWS = 20_000
+
+
+def choose(samplings, numbers):
+    logits = jnp.tile(jnp.log(jnp.asarray(LIKELY)), (len(samplings), 1))
+    return np.asarray(make_chooser(samplings, numbers, len(LIKELY))(logits, jnp.int32(3)))
+
+
+@pytest.mark.parametrize(
+    "sampling, expected",
+    [
+        (Sampling(1.0, 1.0, 0), LIKELY),
+        (Sampling(1.0, 1.0, 5), LIKELY),
+        (Sampling(1.0, 1.0, 2), [0.625, 0.375, 0, 0, 0]),
+        (Sampling(1.0, 0.75, 0), [0.625, 0.375, 0, 0, 0]),
+        (Sampling(0.5, 1.0, 0), LIKELY**2 / (LIKELY**2).sum()),
+        (Sampling(0.0, 1.0, 0), [1, 0, 0, 0, 0]),
+    ],
+)
+def test_tokens_are_drawn_as_often_as_they_are_likely(sampling, expected):
+    drawn = choose([sampling] * DRAWS, list(range(DRAWS)))
+    frequency = np.bincount(drawn, minlength=len(LIKELY)) / DRAWS
+    # Five standard deviations of a frequency of one half.
+    np.testing.assert_allclose(frequency, expected, atol=5 * 0.5 / np.sqrt(DRAWS))
+    assert not frequency[np.asarray(expected) == 0].any()
+
+
+def test_what_is_drawn_does_not_depend_on_the_rest_of_the_batch():
+    samplings = [Sampling(1.0, 1.0, 0), Sampling(0.0), Sampling(1.0, 0.7, 3), Sampling(0.5, 1.0, 0)] * 8
+    alone = [choose([sampling], [number])[0] for number, sampling in enumerate(samplings)]
+    assert choose(samplings, list(range(len(samplings)))).tolist() == alone and len(set(alone)) > 1
