@@ -1,4 +1,4 @@
-"""The quickstart's end: reads the exported adapter back, and tells what was done and what to try next.
+"""The quickstart's end: reads the exported adapter back, asks it about a held-out clip, tells what was done.
 
 python launch/account.py HERE        # the folder with model/, records/, run/ and adapter/
 """
@@ -9,6 +9,8 @@ import pathlib
 
 import numpy as np
 
+from desta_jax import generation
+from desta_jax.generation import Answer
 from desta_jax.training import checkpoint
 from desta_jax.tree import count, flatten
 from desta_jax.weights.adapter import read_adapter
@@ -31,6 +33,27 @@ def same_bits(one, other) -> bool:
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
+def ask(here: pathlib.Path, row: dict) -> Answer:
+    """What the exported adapter says to a row's question, with nothing but the clip to go by."""
+    messages = [
+        message
+        | {"audios": [{"audio": here / "clips" / "audio" / clip["audio"]} for clip in message.get("audios", ())]}
+        for message in row["messages"]
+    ]
+    (answer,) = generation.load(here / "model", adapter=here / "adapter").generate(
+        messages, temperature=0, max_new_tokens=48
+    )
+    if answer.error is not None:
+        raise ValueError(f"no answer about the clip of {row['id']}: {answer.error}")
+    return answer
+
+
+def quote(text: str) -> str:
+    """On one line, not too long: random models say anything."""
+    line = json.dumps(text, ensure_ascii=False)
+    return line if len(line) <= 160 else f'{line[:150]} ..."'
+
+
 def read_lines(file: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
@@ -38,14 +61,15 @@ def read_lines(file: pathlib.Path) -> list[dict]:
 def account(here: pathlib.Path) -> str:
     step, parameters = read_back(here)
     first, *_, last = read_lines(here / "run" / "validation.jsonl")
-    rows = {
-        split: len((here / "clips" / f"{split}.jsonl").read_text().splitlines()) for split in ("train", "validation")
-    }
+    rows = {split: read_lines(here / "clips" / f"{split}.jsonl") for split in ("train", "validation")}
+    row = rows["validation"][0]
+    (clip,) = row["messages"][-1]["audios"]
+    answer = ask(here, row)
     return f"""
 The exported adapter was read back: all {parameters:,} parameters are bit for bit those of step {step}.
 
-What was done    {rows["train"]} spoken clips with questions and answers were trained on for {step} steps;
-                 {rows["validation"]} clips with other sentences were held out.
+What was done    {len(rows["train"])} spoken clips with questions and answers were trained on for {step} steps;
+                 {len(rows["validation"])} clips with other sentences were held out.
 Held-out loss    {first["loss"]:.3f} before training, {last["loss"]:.3f} after {last["step"]} steps
                  (mean over {last["label_tokens"]} answer tokens, natural logarithm)
 
@@ -57,10 +81,18 @@ Where it is      {here}/
   adapter/       model.safetensors and config.json, as the PyTorch reference loads them
 
 What to try next
+  desta-jax generate --model {here / "model"} --adapter {here / "adapter"} --chat
   desta-jax --help                      every stage by itself, each with examples
   tensorboard --logdir {here / "run"}
   Your own clips: rows like those of {here / "clips" / "train.jsonl"}, then desta-jax records and train.
-  configs/                              other models, up to the paper's"""
+  configs/                              other models, up to the paper's
+
+A held-out clip  {here / "clips" / "audio" / clip["audio"]}
+  was spoken     {quote(clip["text"])}
+  was heard as   {quote(answer.transcripts[0])}
+  question       {quote(row["prompt"])}
+  answer         {quote(answer.text)}
+  hoped for      {quote(row["response"])}"""
 
 
 def main():

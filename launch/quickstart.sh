@@ -5,7 +5,8 @@
 #   launch/quickstart.sh --micro [--out DIR]         random micro models, about a minute, nothing to download
 #
 # It makes the Python environment .venv, fetches the models, has eSpeak NG speak some clips, converts, makes records,
-# trains, exports, and reads the export back. It can be interrupted and run again: what is done is not done twice.
+# trains, exports, reads the export back, and asks it about a clip that was held out. It can be interrupted and run
+# again: what is done is not done twice.
 #
 #   --out DIR     where everything goes (default: quickstart)
 #   --steps N     training steps (default: the config's, configs/smol.py or configs/micro.py)
@@ -63,7 +64,7 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 here=$out/$name
 cd "$repository"
-export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
+export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} TRANSFORMERS_NO_ADVISORY_WARNINGS=1
 environment=${ENVIRONMENT:-.venv}
 number=0
 trap farewell EXIT
@@ -114,6 +115,6 @@ else
     "$desta" export --workdir "$here/run" --out "$here/adapter"
 fi
 
-stage "Read the export back"
+stage "Read the export back and ask it about a held-out clip"
 "$python" launch/account.py "$here"
 printf '\nAll of it took %d s.\n' "$SECONDS"

@@ -7,17 +7,23 @@ import subprocess
 import sys
 import wave
 
+import jax
 import numpy as np
 import pytest
 import transformers
 from safetensors.numpy import load_file
 
+import account
 import micro_models
 import packaged_smollm2
 import packaged_whisper
 import real_models
 import spoken_clips
+from desta_jax.models.audio_lm import AudioLM
+from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape
 from desta_jax.records.rows import parse_row
+from desta_jax.weights.adapter import write_adapter
+from desta_jax.weights.convert import convert
 
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 
@@ -90,6 +96,34 @@ def test_the_micro_tokenizer_keeps_words_and_has_the_placeholder(micro):
     words = "¿Puedes abrir la ventana? 你好\n"
     assert tokenizer.decode(tokenizer(words).input_ids) == words
     assert len(tokenizer("<|placeholder|>").input_ids) == 1
+
+
+def test_the_exported_adapter_is_asked_about_a_held_out_clip(micro, clips, tmp_path):
+    """With nothing but the clip: the row's own transcript is not read, Whisper's is."""
+    convert(micro / "llama", micro / "whisper", tmp_path / "model")
+    adapter = AudioLM(
+        WhisperShape.from_hf(json.loads((micro / "whisper" / "config.json").read_text())),
+        DecoderShape.from_hf(json.loads((micro / "llama" / "config.json").read_text())),
+        AdapterShape(num_layers=1, prompt_size=8, tap_layers=(0, 1)),
+    ).init_adapter(jax.random.key(0))
+    names = {"llm_model_id": "llama", "encoder_model_id": "whisper", "placeholder_token": "<|placeholder|>"}
+    write_adapter(tmp_path / "adapter", adapter, tap_layers=(0, 1), audio_seconds=4, **names)
+    (tmp_path / "clips").symlink_to(clips)
+    row = json.loads((clips / "validation.jsonl").read_text().splitlines()[0])
+    answer = account.ask(tmp_path, row)
+    (clip,) = row["messages"][1]["audios"]
+    samples, _ = samples_of(clips / "audio" / clip["audio"])
+    whisper = transformers.WhisperForConditionalGeneration.from_pretrained(micro / "whisper")
+    mel = transformers.WhisperFeatureExtractor()(samples / 32768, sampling_rate=16000, return_tensors="pt")
+    written = whisper.generate(mel.input_features, max_new_tokens=128)[0]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(micro / "whisper")
+    assert answer.transcripts == (tokenizer.decode(written, skip_special_tokens=True).strip(),)
+    assert answer.token_ids
+
+
+def test_a_long_quotation_is_cut():
+    assert account.quote('a "b"\n') == r'"a \"b\"\n"'
+    assert account.quote("x" * 500) == '"' + "x" * 149 + ' ..."'
 
 
 def test_rotary_halves_are_put_back_as_llama_cpp_took_them_apart():
