@@ -116,6 +116,8 @@ def _read_adapter(
     folder: ModelFolder, adapter: epath.Path | None, step: int | None, whisper: WhisperShape, decoder: DecoderShape
 ) -> tuple[Tree, dict[str, Any]]:
     """The adapter tree, float32 NumPy, and its settings."""
+    if step is not None and not (adapter and (adapter / "checkpoints").exists()):
+        raise ValueError(f"step: {adapter or folder.path} is no work directory, it has no checkpoints to choose from")
     if adapter is None:
         if folder.adapter_config is None:
             raise ValueError(

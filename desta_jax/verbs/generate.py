@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import warnings
 from typing import Any
@@ -35,8 +36,8 @@ def define(values: flags.FlagValues) -> None:
         "transcripts",
         "auto",
         ["auto", "given"],
-        "auto: a clip without speech has none, and Whisper writes those that are not given, as in the reference; given: "
-        "those that are given, untouched",
+        "auto: as the reference, a clip without speech has none, and Whisper writes those that are not given; given: "
+        "as they are given",
         values,
     )
     flags.DEFINE_enum(
@@ -48,6 +49,9 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> None:
     _check(values)
+    for file in [*values.audio, *filter(None, [values.requests])]:
+        if not os.path.exists(file):  # loading the model takes longer than to see this
+            raise FileNotFoundError(f"{file}: no such file")
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
         if values.requests:
@@ -71,7 +75,8 @@ def _check(values: flags.FlagValues) -> None:
         raise UsageError("--system: the rows of --requests have their own system messages")
 
 
-def _load(values: flags.FlagValues):
+def load_model(values: flags.FlagValues):
+    """The model that the flags model, adapter, step, dtype and mesh name."""
     from desta_jax.generation import load
     from desta_jax.sharding import make_mesh
 
@@ -101,7 +106,7 @@ def _answer(values: flags.FlagValues) -> None:
 
     request = Request(_messages(values), values.max_new_tokens, _sampling(values))
     options = {"transcripts": values.transcripts, "long_audio": values.long_audio}
-    model = _load(values)
+    model = load_model(values)
     if values.json:
         print(json.dumps(_whole_answer(model, request, options), ensure_ascii=False))
         return
@@ -138,7 +143,7 @@ def _chat(values: flags.FlagValues) -> None:
     from desta_jax.generation.model import SYSTEM
 
     chat = Chat(
-        _load(values),
+        load_model(values),
         system=SYSTEM if values.system is None else values.system,
         max_new_tokens=values.max_new_tokens,
         sampling=_sampling(values),
@@ -151,7 +156,7 @@ def _chat(values: flags.FlagValues) -> None:
 def _answer_file(values: flags.FlagValues) -> None:
     from desta_jax.generation.requests import answer_file
 
-    sampling, model = _sampling(values), _load(values)
+    sampling, model = _sampling(values), load_model(values)
     asked, failed = answer_file(
         model,
         values.requests,
