@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ class Answerer(Protocol):
     """A model that answers lists of messages, as desta_jax.generation makes it."""
 
     def generate(
-        self, messages: Sequence[Messages], *, max_new_tokens: int, temperature: float
+        self, messages: Sequence[Messages], *, max_new_tokens: int, temperature: float, batch_size: int
     ) -> Sequence[Answer]: ...
 
 
@@ -33,33 +34,51 @@ def predict(
     out: Path,
     *,
     max_new_tokens: int,
+    model_name: str = "",
     system: str | None = None,
     user: str | None = None,
     temperature: float = 0.0,
     batch_size: int = 32,
+    say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Answers to questions that `out` (predictions.jsonl) has none for yet, a line each, written as they come.
 
     A line is `id text transcripts token_ids`, or `id error` where no answer could be had; such a question is asked
     again the next time. What the lines were asked with stands beside them in settings.json.
 
+    Args:
+        model_name: as a resumed run must give it again.
+        batch_size: questions that the model is given at a time.
+        say: told how far it is.
+
     Raises:
-        ValueError: `out` was begun with other prompts or lengths.
+        ValueError: `out` was begun with another model, other prompts or lengths.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     _check_settings(
         out.with_name("settings.json"),
-        {"system": system, "user": user, "max_new_tokens": max_new_tokens, "temperature": temperature},
+        {
+            "model": model_name,
+            "system": system,
+            "user": user,
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+        },
     )
     answered = {row["id"] for row in whole_lines(out) if "error" not in row}
     waiting = [question for question in questions if question.id not in answered]
+    if len(waiting) < len(questions):
+        say(f"{len(questions) - len(waiting)} of {len(questions)} questions are answered already")
+    start_time, failed = time.monotonic(), 0
     with out.open("a", encoding="utf-8") as file:
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
             prompts = [question.prompt.replaced(system, user) for question in batch]
             for row in _answer(batch, prompts, model, max_new_tokens, temperature):
+                failed += "error" in row
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 file.flush()
+            say(_progress(start + len(batch), len(waiting), failed, time.monotonic() - start_time))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -133,6 +152,13 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
     return read_lines(path)
 
 
+def _progress(done: int, total: int, failed: int, seconds: float) -> str:
+    left = (total - done) * seconds / done
+    time_left = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min"
+    failures = f", {failed} could not be answered" if failed else ""
+    return f"{done} of {total} questions{failures}, {done / max(seconds, 1e-9):.2f} a second, {time_left} left"
+
+
 def _answer(
     questions: Sequence[Question], prompts: Sequence[Prompt], model: Answerer, max_new_tokens: int, temperature: float
 ) -> list[dict[str, Any]]:
@@ -146,7 +172,7 @@ def _answer(
             names.append(question.id)
             asked.append(ask(question, prompt))
     if asked:
-        given = model.generate(asked, max_new_tokens=max_new_tokens, temperature=temperature)
+        given = model.generate(asked, max_new_tokens=max_new_tokens, temperature=temperature, batch_size=len(asked))
         rows += [_row(name, answer) for name, answer in zip(names, given, strict=True)]
     return rows
 

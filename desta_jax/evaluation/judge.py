@@ -115,6 +115,7 @@ class ModelJudge:
                     [inquiries[number].messages for number in batch],
                     max_new_tokens=self.max_new_tokens,
                     temperature=temperature,
+                    batch_size=len(batch),
                 )
                 for number, answer in zip(batch, answers, strict=True):
                     texts[number] += [] if answer.error else [answer.text]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Settings:
 
     Attributes:
         model: who answers; not needed where there are predictions.
-        model_name: how scores and table name it.
+        model_name: how scores and table name it; a run is resumed under the same name alone.
         split: MMAU's test-mini or test, the region of VoiceBench's sd-qa; None takes the usual one.
         system, user: prompts in place of the recommended ones; a user prompt without {audio} asks the language model
             alone, such as Speech-IFEval's reference run: "Speech Input: {textual_audio}\\n\\n{instruction}".
@@ -36,6 +36,7 @@ class Settings:
         reference: Speech-IFEval's text model, for the forgetting rate: its IFrate, its name in the benchmark's README,
             or the scores.json of its run.
         official_random: seed; VoiceBench's answers that cannot be read are then drawn at random, as officially.
+        say: told how the work goes, a line at a time.
     """
 
     model: Answerer | None = None
@@ -48,6 +49,7 @@ class Settings:
     limit: int | None = None
     reference: float | str | Path | None = None
     official_random: int | None = None
+    say: Callable[[str], None] = lambda line: None
 
 
 def evaluate(
@@ -103,6 +105,12 @@ def evaluate_in_training(
         )
         figures |= {f"{name}/{column}": value for column, value in headline(report).items() if value is not None}
     return figures
+
+
+def summarise(report: Mapping[str, Any]) -> str:
+    """What `evaluate` returns, as tables to read: our figures beside the published ones, and what was missing."""
+    reports = report["benchmarks"].values() if "benchmarks" in report else [report]
+    return "\n".join(table.summarise(BENCHMARKS[each["benchmark"]], each) for each in reports)
 
 
 def headline(report: Mapping[str, Any]) -> dict[str, float | None]:
@@ -181,6 +189,7 @@ def _evaluate_one(
         rows = _read_predictions(benchmark, _existing(predictions), split)
     texts = answers.match(questions, rows, problems)
     judge = _recorded(benchmark, judge, questions)
+    settings.say(f"{benchmark.name}: scoring {len(texts)} answers" + (f", judged by {judge.name}" if judge else ""))
     options = {"reference": _reference(settings.reference), "official_random": settings.official_random}
     scores = benchmark.score(questions, texts, judge, problems, options)
     silent = settings.user is not None and not Prompt("", settings.user).hears
@@ -220,9 +229,11 @@ def _predict(
         settings.model,
         file,
         max_new_tokens=settings.max_new_tokens or benchmark.max_new_tokens,
+        model_name=settings.model_name,
         system=settings.system,
         user=settings.user,
         batch_size=settings.batch_size,
+        say=lambda line: settings.say(f"{benchmark.name}: {line}"),
     )
     return _newest(answers.read_lines(file))
 

@@ -9,7 +9,13 @@ from desta_jax.evaluation.benchmark import Benchmark
 
 
 def write(benchmark: Benchmark, report: Mapping[str, Any]) -> str:
-    """A benchmark's report (as run.report makes it) in Markdown."""
+    """A benchmark's report (as scores.json holds it) in Markdown."""
+    figures = _table(["figure", "value", "questions"], _figures(report["scores"]))
+    return "\n".join([summarise(benchmark, report), *figures]) + "\n"
+
+
+def summarise(benchmark: Benchmark, report: Mapping[str, Any]) -> str:
+    """The same without the figures of every group."""
     lines = [f"## {benchmark.title}, split {report['split']}", "", _extent(report), ""]
     ours = [value_at(report["scores"], path) for path in benchmark.columns.values()]
     rows = [[report["model"] or "this run", *map(_number, ours)]]
@@ -18,7 +24,6 @@ def write(benchmark: Benchmark, report: Mapping[str, Any]) -> str:
     lines += ["", f"Published: {benchmark.sources}."]
     lines += [f"Judge: {report['judge'] or 'none'}."]
     lines += [f"Note: {note}." for note in report["notes"]]
-    lines += ["", *_table(["figure", "value", "questions"], _figures(report["scores"]))]
     if report["problems"]:
         found = [[kind, str(each["count"]), ", ".join(each["ids"][:3])] for kind, each in report["problems"].items()]
         lines += ["", *_table(["problem", "count", "such as"], found)]
