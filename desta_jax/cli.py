@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from desta_jax import __version__
-from desta_jax.verbs import construct, convert, evaluate, export, generate, records, train
+from desta_jax.verbs import construct, convert, evaluate, export, generate, plan, records, train
 from desta_jax.verbs.verb import OVERRIDE, UsageError
 
 VERBS = {
@@ -23,6 +23,7 @@ VERBS = {
     "generate": generate.VERB,
     "evaluate": evaluate.VERB,
     "construct": construct.VERB,
+    "plan": plan.VERB,
 }
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 
