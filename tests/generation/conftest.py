@@ -98,7 +98,7 @@ def save_llm(folder, family):
 
 def save_whisper(folder):
     torch.manual_seed(4)
-    model = randomise(transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**WHISPER)), 0.2)
+    model = randomise(transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**WHISPER)), 0.6)
     model.save_pretrained(folder)
     transformers.WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
     save_tokenizer(folder, None)
@@ -137,6 +137,14 @@ def made(tmp_path_factory):
             folder=root / family / "model", adapter=root / family / "adapter", llm=llm, whisper=whisper
         )
     return families
+
+
+@pytest.fixture(scope="session")
+def adapter_with_lora(made, tmp_path_factory):
+    """Folder of an adapter for the Llama, its LoRA tree, and the factor of its updates."""
+    folder = tmp_path_factory.mktemp("lora") / "adapter"
+    adapter, shape = save_adapter(folder, made["llama"].llm, made["llama"].whisper, lora_rank=3)
+    return folder, adapter["lora"], shape.lora_alpha / shape.lora_rank
 
 
 @pytest.fixture(scope="session")

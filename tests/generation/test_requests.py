@@ -1,0 +1,114 @@
+"""Files of requests: what can't be answered says so in its row, and a run that was stopped goes on."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from desta_jax.generation import Sampling
+from desta_jax.generation.requests import answer_file
+
+OPTIONS = {"max_new_tokens": 6, "sampling": Sampling(0), "transcripts": "given", "batch_size": 2}
+
+
+def write(file, rows):
+    file.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return file
+
+
+def read(file):
+    return {row["id"]: row for row in map(json.loads, file.read_text().splitlines())}
+
+
+@pytest.fixture
+def bad_audio(tmp_path):
+    """Files that are no clips."""
+    (tmp_path / "empty.wav").touch()
+    soundfile.write(tmp_path / "no_samples.wav", np.zeros(0), 16000)
+    (tmp_path / "corrupt.flac").write_bytes(b"fLaC" + bytes(range(200)))
+    return tmp_path
+
+
+def test_only_the_row_that_is_wrong_fails(load, ask, clips, bad_audio):
+    user = {"role": "user", "content": "a?"}
+    wrong = {
+        "missing": (ask("a?", "nothing.wav"), "nothing.wav: no such file"),
+        "empty": (ask("a?", "empty.wav"), "empty.wav: the file is empty"),
+        "no samples": (ask("a?", "no_samples.wav"), "no_samples.wav: holds no samples"),
+        "corrupt": (ask("a?", "corrupt.flac"), "corrupt.flac"),
+        "a folder": (ask("a?", str(bad_audio)), "not a file"),
+        "no name": ([user | {"content": "<|AUDIO|>", "audios": [{"audio": 3, "text": ""}]}], "must name a file, got 3"),
+        "count": ([user, user | {"content": "<|AUDIO|>"}], "messages[1]: <|AUDIO|> stands 1 times"),
+        "role": ([user | {"role": "robot"}], "messages[0]: role 'robot' is none of system, user, assistant"),
+        "content": ([{"role": "user"}], 'messages[0]: "content" must be a text'),
+        "too long": (ask("a" * 600), "the language model reads at most 512"),
+        "untold": ([user | {"content": "<|AUDIO|>", "audios": [{"audio": clips[0]}]}], "has no \"text\""),
+    }  # fmt: skip
+    rows = [{"id": name, "messages": messages} for name, (messages, _) in wrong.items()]
+    rows[1:1] = [{"id": "good", "messages": ask("a?", clips[0])}]
+    rows += ["{", '"text"', {"id": "no messages"}, {"id": [1], "messages": ask("a?")}]
+    rows += [{"id": "limit", "messages": ask("a?"), "max_new_tokens": 1.5}, {"id": 7, "messages": ask("b?", clips[1])}]
+    requests, out = write(bad_audio / "in.jsonl", rows), bad_audio / "out.jsonl"
+    assert answer_file(load(), requests, out, **OPTIONS) == (len(rows), len(rows) - 2)
+
+    answers = read(out)
+    assert [name for name, row in answers.items() if "text" in row] == ["good", 7]
+    expected = load().generate(ask("a?", clips[0]), temperature=0, max_new_tokens=6, transcripts="given")[0]
+    assert answers["good"]["token_ids"] == list(expected.token_ids)
+    assert answers["good"]["transcripts"] == ["said 0"] and answers["good"]["text"] == expected.text
+    for name, (_, message) in wrong.items():
+        assert message in answers[name]["error"], name
+    number = len(wrong) + 2
+    for line, message in enumerate(["not JSON", "must be a JSON object", None, '"id" must be a text'], number):
+        assert message is None or f"in.jsonl, line {line}: {message}" in answers[str(line)]["error"]
+    assert 'the row has no "messages"' in answers["no messages"]["error"]
+    assert "max_new_tokens: must be a whole number, got 1.5" in answers["limit"]["error"]
+
+
+def test_a_run_that_was_stopped_goes_on(load, ask, tmp_path, monkeypatch):
+    rows = [{"id": f"r{n}", "messages": ask("a?" * (n + 1))} for n in range(5)]
+    requests = write(tmp_path / "in.jsonl", rows)
+    drawn = OPTIONS | {"sampling": Sampling(1.0, seed=3)}
+    answer_file(load(), requests, tmp_path / "whole.jsonl", **drawn)
+    out, model, answers = tmp_path / "out.jsonl", load(), type(load()).answers
+    calls = []
+
+    def stopped_in_the_second_batch(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return answers(model, *arguments, **options)
+
+    monkeypatch.setattr(model, "answers", stopped_in_the_second_batch, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        answer_file(model, requests, out, **drawn)
+    monkeypatch.undo()
+    assert list(read(out)) == ["r0", "r1"]
+    out.write_text(out.read_text() + '{"id": "r2", "te')  # what a kill leaves of a line
+    told = []
+    assert answer_file(model, requests, out, **drawn, report=told.append) == (3, 0)
+    assert out.read_text() == (tmp_path / "whole.jsonl").read_text()
+    assert told[0] == "2 of 5 rows have their answers already" and told[-1].startswith("5 of 5 rows (100.0%), ")
+    assert answer_file(model, requests, out, **drawn) == (0, 0)
+
+
+def test_a_row_that_failed_is_tried_again(load, ask, clips, tmp_path):
+    requests = write(tmp_path / "in.jsonl", [{"id": "a", "messages": ask("a?", "later.wav")}])
+    out = tmp_path / "answers" / "out.jsonl"
+    assert answer_file(load(), requests, out, **OPTIONS) == (1, 1)
+    (tmp_path / "later.wav").symlink_to(clips[0])  # beside the file of requests
+    assert answer_file(load(), requests, out, **OPTIONS) == (1, 0)
+    assert "text" in read(out)["a"] and len(out.read_text().splitlines()) == 1
+
+
+def test_what_can_not_be_told_apart_is_refused(load, ask, tmp_path):
+    requests = write(tmp_path / "in.jsonl", [{"id": "a", "messages": ask("a?")}] * 2)
+    with pytest.raises(ValueError, match="two rows have the id 'a'"):
+        answer_file(load(), requests, tmp_path / "out.jsonl")
+    with pytest.raises(FileNotFoundError, match="no file"):
+        answer_file(load(), tmp_path / "nothing.jsonl", tmp_path / "out.jsonl")
+    write(tmp_path / "notes.txt", ["my notes"])
+    with pytest.raises(ValueError, match="a line that is no answer; name another file"):
+        answer_file(load(), write(requests, [{"messages": ask("a?")}]), tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "my notes\n"
