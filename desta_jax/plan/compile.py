@@ -161,6 +161,7 @@ def _environment(topology: Topology) -> dict[str, str]:
     return environment | {
         "JAX_PLATFORMS": "cpu",
         "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no device is taken, so another process may compile too
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_ACCELERATOR_TYPE": topology.accelerator_type,
     }

@@ -61,6 +61,8 @@ class Tally:
     """Seconds by opcode of what was priced by bytes, for want of cycles."""
     blind_kernels: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     """Calls of kernels that do not state their operations."""
+    endless: int = 0
+    """Loops of which the program does not say how often they run; counted once."""
 
     @property
     def seconds(self) -> float:
@@ -69,6 +71,7 @@ class Tally:
     def add(self, other: Tally, times: float = 1.0) -> None:
         self.flops += times * other.flops
         self.bytes += times * other.bytes
+        self.endless += times * other.endless
         for mine, theirs in ((self.parts, other.parts), (self.unpriced, other.unpriced)):
             for name, value in theirs.items():
                 mine[name] += times * value
@@ -113,7 +116,9 @@ class _Run:
         if opcode in FREE:
             return
         if opcode == "while":
-            self._inner(row.called_body, self.program.trips(row))
+            trips = self.program.trips(row, self.computation)
+            self.tally.endless += trips is None
+            self._inner(row.called_body, 1 if trips is None else trips)
         elif opcode == "conditional":
             branches = [name for name in row.branches if name in self.program.computations]
             if branches:

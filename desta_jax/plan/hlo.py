@@ -72,6 +72,11 @@ class Instruction:
         return re.search(r"body=%?([\w.\-]+)", self.attributes)[1]
 
     @property
+    def index(self) -> int:
+        """Of what is taken out of a tuple."""
+        return int(re.search(r"index=(\d+)", self.attributes)[1])
+
+    @property
     def branches(self) -> list[str]:
         """Of a conditional."""
         listed = re.search(r"branch_computations=\{([^}]*)\}", self.attributes)
@@ -115,18 +120,46 @@ class Program:
         if not self.entry:
             raise ValueError("this is no compiled program: it has no ENTRY")
 
-    def trips(self, loop: Instruction) -> int:
-        """How often a loop runs: as the compiler says, or from the one bound in its condition."""
+    def trips(self, loop: Instruction, computation: str) -> int | None:
+        """How often a loop of this computation runs; None if the program does not say.
+
+        As the compiler states, or by its counter: from where it starts, to the bound in the loop's condition, in the
+        steps that the loop's body takes. A start that is no constant is taken for 0, such a step for 1.
+        """
         known = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)
         if known:
             return int(known[1])
-        condition = re.search(r"condition=%?([\w.\-]+)", loop.attributes)
-        bounds = [
-            int(row.inside)
-            for row in self.computations.get(condition[1] if condition else "", {}).values()
-            if row.opcode == "constant" and row.inside.lstrip("-").isdigit()
-        ]
-        return max(bounds, default=1)
+        name = re.search(r"condition=%?([\w.\-]+)", loop.attributes)[1]
+        test = next((row for row in self.computations[name].values() if row.root), None)
+        if test is None or test.opcode != "compare" or "direction=LT" not in test.attributes:
+            return None
+        counter, bound = self.computations[name][test.operands[0]], self._constant(test.operands[1], name)
+        if counter.opcode != "get-tuple-element" or bound is None:
+            return None
+        start = self._constant(self._element(loop.operands[0], counter.index, computation), computation) or 0
+        return max(0, -(-(bound - start) // self._increment(loop.called_body, counter.index)))
+
+    def _increment(self, body: str, index: int) -> int:
+        """What one turn adds to an element of a loop's state."""
+        rows = self.computations[body]
+        root = next(row for row in rows.values() if row.root)
+        step = rows.get(root.operands[index]) if root.opcode == "tuple" else None
+        if step is None or step.opcode != "add":
+            return 1
+        return next(filter(None, (self._constant(name, body) for name in step.operands)), 1)
+
+    def _element(self, name: str, index: int, computation: str) -> str:
+        """The name of what stands at a place of a tuple; "" where that is not to be seen."""
+        row = self.computations[computation].get(name)
+        return row.operands[index] if row is not None and row.opcode == "tuple" else ""
+
+    def _constant(self, name: str, computation: str) -> int | None:
+        """The whole number that an instruction gives, if it is one."""
+        row = self.computations[computation].get(name)
+        while row is not None and row.opcode in ("copy", "bitcast", "convert"):
+            row = self.computations[computation].get(row.operands[0])
+        is_number = row is not None and row.opcode == "constant" and row.inside.lstrip("-").isdigit()
+        return int(row.inside) if is_number else None
 
     def flops(self, computation: str) -> float:
         """Of the products in a computation and in what it calls, loops excepted; multiply and add count as two."""

@@ -141,6 +141,8 @@ def _gaps(tally: Tally) -> list[str]:
         notes.append(
             f"{1e3 * unpriced:.1f} ms are of operations without cycles, priced by their bytes and flops ({names})"
         )
+    if tally.endless:
+        notes.append(f"{tally.endless} loops that do not say how often they run are counted once")
     for name, calls in tally.blind_kernels.items():
         notes.append(f"{calls:.0f} calls of the kernel {name} state no flops: counted by their bytes alone")
     return notes

@@ -1,0 +1,121 @@
+"""The process that compiles: its answers, its errors, its memory; with the TPU compiler where there is one."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+from plan.conftest import needs_libtpu
+
+from desta_jax.config import make_config
+from desta_jax.plan import compile as compiling
+from desta_jax.plan import report
+from desta_jax.plan.compile import compile_step
+from desta_jax.plan.shapes import find_models, find_work
+from desta_jax.plan.topology import parse_topology
+from desta_jax.plan.worker import wanted_bytes
+
+
+def answer(config, topology, tmp_path, **more):
+    models = find_models(config)
+    return compile_step(config, models, find_work(config, models), parse_topology(topology), cache=tmp_path, **more)
+
+
+@pytest.mark.parametrize(
+    ("error", "gigabytes"),
+    [
+        ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
+         "Used 17.52G of 15.75G hbm. Exceeded hbm capacity by 1.77G.", 17.52),
+        ("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (384.00G) "
+         "exceeds available HBM (15.75G).", 384),
+        ("INTERNAL: Mosaic failed to compile TPU kernel", None),
+    ],
+)  # fmt: skip
+def test_how_much_memory_was_wanted_is_read_from_the_refusal(error, gigabytes):
+    assert wanted_bytes(error) == (gigabytes * 2**30 if gigabytes else None)
+
+
+def test_without_a_compiler_the_error_says_how_to_get_it(monkeypatch, micro_config, tmp_path):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "libtpu" else find(name))
+    with pytest.raises(ValueError, match=r'pip install "desta_jax\[tpu\]"'):
+        answer(micro_config, "v5e-4", tmp_path)
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Has a few lines of Python stand for the process that compiles."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == "libtpu" else find(name))
+
+    def use(code):
+        start = subprocess.Popen
+        monkeypatch.setattr(
+            compiling.subprocess, "Popen", lambda command, **more: start([sys.executable, "-c", code], **more)
+        )
+
+    return use
+
+
+def test_what_is_wrong_with_the_run_is_told_in_its_own_words(stand_in, micro_config, tmp_path):
+    stand_in("import json; print('libtpu says hello'); print(json.dumps({'error': 'mesh: 3 is odd\\n  very'}))")
+    with pytest.raises(ValueError, match="^mesh: 3 is odd\n  very$"):
+        answer(micro_config, "v5e-4", tmp_path)
+
+
+def test_a_compiler_that_breaks_down_is_told_with_its_last_words(stand_in, micro_config, tmp_path):
+    stand_in("raise RuntimeError('no such instruction')")
+    with pytest.raises(ValueError, match="v5e-4: RuntimeError: no such instruction"):
+        answer(micro_config, "v5e-4", tmp_path)
+
+
+def test_a_compiler_that_hangs_is_stopped(stand_in, micro_config, tmp_path, monkeypatch):
+    stand_in('import time; print(\'{"stage": "compiling"}\', flush=True); time.sleep(60)')
+    monkeypatch.setattr(compiling, "SAY_EVERY", 0.2)
+    lines = []
+    with pytest.raises(ValueError, match="took more than 2 s"):
+        answer(micro_config, "v5e-4", tmp_path, timeout=2.0, report=lines.append)
+    assert any("compiling" in line for line in lines)
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v5e-4", "v5p-8", "v4-8", "v6e-4", "2xv5e-4", "v5e-1"])
+def test_a_micro_run_on_every_chip(micro_config, tmp_path, topology):
+    result = report.plan(micro_config, topology, cache=tmp_path)
+    chips = parse_topology(topology).chips
+    assert result["fits"] and result["chips"] == chips
+    assert result["hbm_parts_gb"]["temporaries"] > 0
+    assert 0 < result["mfu"] < 1 and result["flops"] >= result["needed_flops"]
+    axes = {row["axis"] for row in result["transfers"]}
+    assert axes == (set() if chips == 1 else {"fsdp", "network"} if topology.startswith("2x") else {"fsdp"})
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_an_answer_is_remembered_until_something_changes(micro, tmp_path):
+    answer(make_config(micro), "v5e-1", tmp_path)
+    (kept,) = tmp_path.iterdir()
+    result = json.loads((kept / "result.json").read_text())
+    (kept / "result.json").write_text(json.dumps(result | {"compile_seconds": -1}))
+    assert answer(make_config(micro), "v5e-1", tmp_path).compile_seconds == -1
+    assert answer(make_config(micro | {"remat": "none"}), "v5e-1", tmp_path).compile_seconds > 0
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_rows_and_mesh_must_divide_over_the_chips(micro, tmp_path):
+    with pytest.raises(ValueError, match=r"train.batch_size: its 6 rows do not divide into 4 .*multiple of 4"):
+        answer(make_config(micro | {"train.batch_size": 6}), "v5e-4", tmp_path)
+    with pytest.raises(ValueError, match="mesh: data x fsdp x tensor = 1 x 3 x 1 is not the number of devices, 4"):
+        answer(make_config(micro | {"mesh.data": 1, "mesh.fsdp": 3}), "v5e-4", tmp_path)
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_run_that_is_too_large_is_said_not_to_fit(micro, tmp_path):
+    large = {"model.llm": "meta-llama/Llama-3.1-8B-Instruct", "mesh.data": 1, "train.batch_size": 1}
+    result = report.plan(make_config(micro | large), "v5e-1", cache=tmp_path)
+    assert not result["fits"] and result["hbm_gb"] > result["hbm_limit_gb"]
