@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -78,18 +79,47 @@ def load(
         tokenizer, settings["shape"].prompt_size, settings["placeholder_token"], settings["audio_locator"]
     )
     frozen = sharding.placed(audio_lm.abstract_frozen(), mesh)
+    frozen = {part: folder.restore(part, frozen[part]) for part in ("encoder", "lm")}
+    transcriber = restore_transcriber(folder, whisper, audio_lm.dtype, mesh)
+    seconds = settings["audio_seconds"]
+    return assemble(folder, audio_lm, frozen, _put(trained, mesh), transcriber, prompts, mesh, seconds, keep=False)
+
+
+def assemble(
+    folder: ModelFolder,
+    audio_lm: AudioLM,
+    frozen: Tree,
+    adapter: Tree,
+    transcriber: Transcriber,
+    prompts: PromptBuilder,
+    mesh: Mesh,
+    seconds: int,
+    *,
+    keep: bool = True,
+) -> Model:
+    """A model of parts that are on the devices of `mesh` already, such as a training run's.
+
+    Args:
+        folder: where the parts come from; its tokenizers and its generation config are read.
+        frozen: `encoder` and `lm`.
+        adapter: `connector`, and `lora` where there is one.
+        transcriber: from `restore_transcriber`.
+        seconds: the window that the connector was trained on.
+        keep: leave the language model's arrays as they are, and hold a copy; without it they are used up.
+    """
     ear = Ear(
         audio_lm=audio_lm,
-        encoder=folder.restore("encoder", frozen["encoder"]),
-        adapter=_put({"connector": trained["connector"]}, mesh),
-        transcriber=_restore_transcriber(folder, whisper, audio_lm.dtype, mesh),
+        encoder=frozen["encoder"],
+        adapter={"connector": adapter["connector"]},
+        transcriber=transcriber,
         tokenizer=folder.whisper_tokenizer(),
         mesh=mesh,
-        seconds=settings["audio_seconds"],
+        seconds=seconds,
     )
-    lm = _merge_lora(folder.restore("lm", frozen["lm"]), trained.get("lora"), settings["shape"])
-    tongue = Tongue(audio_lm, take_apart(lm, decoder, mesh), mesh, _stops(folder.generation_config, tokenizer))
-    return Model(ear, tongue, prompts, tokenizer)
+    lm = _merge_lora(frozen["lm"], adapter.get("lora"), audio_lm.adapter)
+    tokenizer = folder.tokenizer()
+    apart = take_apart(lm, audio_lm.decoder, mesh, keep=keep)
+    return Model(ear, Tongue(audio_lm, apart, mesh, _stops(folder.generation_config, tokenizer)), prompts, tokenizer)
 
 
 def keep_programs() -> None:
@@ -174,13 +204,13 @@ def _read_checkpoint(folder: epath.Path, step: int | None) -> Tree:
     if not steps or step not in (None, *steps):
         there = f"; there are {', '.join(map(str, steps))}" if steps else ""
         raise FileNotFoundError(f"{folder} has no checkpoint{'' if step is None else f' of step {step}'}{there}")
-    with ocp.CheckpointManager(folder.resolve(), options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
-        shapes = dict(manager.item_metadata(steps[-1] if step is None else step))["adapter"]
+    item = folder.resolve() / str(steps[-1] if step is None else step) / "default"
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        shapes = checkpointer.metadata(item).item_metadata.tree["adapter"]
         whole = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = {"adapter": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)}
         arguments = ocp.checkpoint_utils.construct_restore_args(like)
-        restore = ocp.args.PyTreeRestore(like, arguments, partial_restore=True)
-        restored = manager.restore(steps[-1] if step is None else step, args=restore)
+        restored = checkpointer.restore(item, args=ocp.args.PyTreeRestore(like, arguments, partial_restore=True))
     return jax.device_get(restored["adapter"])
 
 
@@ -208,20 +238,20 @@ def _merge_lora(lm: Tree, lora: Tree | None, shape: AdapterShape) -> Tree:
         update = jnp.einsum("lir,lro->lio", a, b, precision="highest") * (shape.lora_alpha / shape.lora_rank)
         return (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
 
-    attention = lm["layers"]["attention"]
+    attention = dict(lm["layers"]["attention"])
     for name, update in lora.items():
         kernel = attention[name]["kernel"]
         merged = jax.jit(add, out_shardings=kernel.sharding)(kernel, update["a"], update["b"])
         attention[name] = attention[name] | {"kernel": merged}
-    return lm
+    return lm | {"layers": lm["layers"] | {"attention": attention}}
 
 
-def take_apart(lm: Tree, shape: DecoderShape, mesh: Mesh) -> LanguageModel:
-    """The language model with its layers apart; the stacked arrays are used up."""
+def take_apart(lm: Tree, shape: DecoderShape, mesh: Mesh, *, keep: bool = False) -> LanguageModel:
+    """The language model with its layers apart; the stacked arrays are used up, unless they are to be kept."""
     layer = jax.eval_shape(lambda key: DecoderLayer(shape, key=key), jax.random.key(0))
     norm = jax.eval_shape(lambda: RMSNorm(shape.width, epsilon=shape.epsilon))
     return LanguageModel(
-        layers=[with_tree(layer, weights) for weights in unstack(lm["layers"], shape.layers, mesh)],
+        layers=[with_tree(layer, weights) for weights in unstack(lm["layers"], shape.layers, mesh, keep=keep)],
         embed=lm["embed"],
         norm=with_tree(norm, lm["norm"]),
         head=lm.get("head"),
@@ -229,19 +259,26 @@ def take_apart(lm: Tree, shape: DecoderShape, mesh: Mesh) -> LanguageModel:
     )
 
 
-def unstack(stacked: Tree, layers: int, mesh: Mesh) -> list[Tree]:
-    """A tree for each layer. Every stacked array is given up as soon as it is cut, so that little is held twice."""
+def unstack(stacked: Tree, layers: int, mesh: Mesh, *, keep: bool = False) -> list[Tree]:
+    """A tree for each layer. Unless it is to be kept, a stacked array is given up as soon as it is cut, so that little
+    is held twice."""
     apart: list[dict] = [{} for _ in range(layers)]
     for path, leaf in tree.flatten(stacked).items():
         place = NamedSharding(mesh, PartitionSpec(*leaf.sharding.spec[1:]))
-        cut = jax.jit(lambda array: [array[layer] for layer in range(layers)], out_shardings=place)
-        for layer, part in enumerate(cut(leaf)):
+        for layer, part in enumerate(_cut(leaf, layers, place)):
             apart[layer][path] = part
-        leaf.delete()
+        if not keep:
+            leaf.delete()
     return [tree.unflatten(leaves) for leaves in apart]
 
 
-def _restore_transcriber(folder: ModelFolder, shape: WhisperShape, dtype, mesh: Mesh) -> Transcriber:
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _cut(array: jax.Array, layers: int, place: NamedSharding) -> list[jax.Array]:
+    return [jax.lax.with_sharding_constraint(array[layer], place) for layer in range(layers)]
+
+
+def restore_transcriber(folder: ModelFolder, shape: WhisperShape, dtype, mesh: Mesh) -> Transcriber:
+    """Whisper's decoder."""
     module = jax.eval_shape(lambda key: build_whisper_decoder(shape, key), jax.random.key(0))
     like = {"transcriber": tree.abstract(to_tree(module), dtype)}
     weights = folder.restore("transcriber", sharding.placed(like, mesh)["transcriber"])
