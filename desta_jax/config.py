@@ -80,7 +80,15 @@ def default_config() -> ConfigDict:
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1 takes the devices that are left
     config.remat = "all"  # what the backward pass computes again: "all", "matmuls" keeps matmul outputs, "none"
     config.checkpoint = ConfigDict({"every_steps": 1000, "keep": 3})  # the newest `keep`, and the best by validation
-    config.evaluate = ConfigDict({"every_steps": 0, "samples": 4})  # 0: at the end only; answers to show each time
+    config.evaluate = ConfigDict(
+        {
+            "every_steps": 0,  # steps between looks at data.validation; 0: at the end only
+            "samples": 4,  # answers to show each time
+            "benchmarks": (),  # "NAME=FOLDER", such as "mmau=data/mmau": scored while the run goes on
+            "benchmark_every_steps": 0,  # 0: at the end only
+            "benchmark_questions": 0,  # of each benchmark, the first so many; 0: all
+        }
+    )
     config.log = ConfigDict({"every_steps": 10, "samples": False, "tensorboard": True, "wandb_project": ""})
     return config
 
@@ -217,6 +225,9 @@ def _check_values(config: ConfigDict) -> list[str]:
     require(mesh.count(-1) <= 1, "mesh: only one axis can be -1")
     for key in ("every_steps", "keep"):
         require(config.checkpoint[key] >= 1, f"checkpoint.{key}: must be at least 1, got {config.checkpoint[key]}")
+    for entry in config.evaluate.benchmarks:
+        name, _, folder = entry.partition("=")
+        require(bool(name and folder), f'evaluate.benchmarks: {entry!r} is not NAME=FOLDER, such as "mmau=data/mmau"')
     require(config.log.every_steps >= 1, f"log.every_steps: must be at least 1, got {config.log.every_steps}")
     require(config.optimizer.peak_learning_rate > 0, "optimizer.peak_learning_rate: must be above 0")
     require(config.optimizer.warmup_steps >= 0, "optimizer.warmup_steps: must be 0 or more")

@@ -87,22 +87,28 @@ def evaluate(
 
 
 def evaluate_in_training(
-    benchmarks: Mapping[str, str | Path], out: str | Path, model: Answerer, step: int, *, limit: int | None = None
+    benchmarks: Mapping[str, str | Path],
+    out: str | Path,
+    model: Answerer,
+    step: int,
+    *,
+    limit: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
     """Scores of chosen benchmarks for a training log, without a judge; files go to OUT/step-STEP/BENCHMARK.
 
     Args:
         benchmarks: {benchmark: its data}.
         limit: questions of each.
+        say: told how the work goes.
 
     Returns:
         {"mmau/sound": 70.57, ...}: the columns of the published tables that could be scored.
     """
     figures = {}
     for name, data in benchmarks.items():
-        report = evaluate(
-            name, data, Path(out) / f"step-{step}" / name, model=model, model_name=f"step {step}", limit=limit
-        )
+        folder = Path(out) / f"step-{step}" / name
+        report = evaluate(name, data, folder, model=model, model_name=f"step {step}", limit=limit, say=say)
         figures |= {f"{name}/{column}": value for column, value in headline(report).items() if value is not None}
     return figures
 

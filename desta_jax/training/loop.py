@@ -31,9 +31,10 @@ IN_FLIGHT = 2
 """Steps that may run ahead of the last one whose metrics were looked at."""
 
 Answers = Callable[[Run, Tree, Tree], list[dict]]
+Scores = Callable[[Run, Tree, Tree, int], dict[str, float]]
 
 
-def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None) -> int:
+def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None, scores: Scores | None = None) -> int:
     """Trains until the run is complete, or resumes it where its newest checkpoint stands.
 
     Args:
@@ -41,6 +42,7 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None) -
         workdir: where its config, metrics and checkpoints are; local or gs://.
         answers: shows what the model answers to a few validation samples: (run, frozen, adapter) -> rows of
             `prompt`, `expected`, `answer`.
+        scores: has the model take evaluate.benchmarks: (run, frozen, adapter, step) -> figures by name.
 
     Returns:
         COMPLETE, or STOPPED when SIGTERM or SIGINT came: the state is saved, start the run again to go on.
@@ -52,6 +54,7 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None) -
     with stop_on_signal() as stop:
         check_resumable(config, workdir)
         run = assemble(config, workdir)
+        check_can_answer(config)
         checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
         with jax.set_mesh(run.mesh), jax.default_matmul_precision(_precision(config)):
             frozen = load_frozen(run)
@@ -61,13 +64,13 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None) -
                 checkpoint.write_config(workdir, to_json(config))
             journal.say(describe(run, frozen, state.adapter))
             try:
-                return iterate(run, state, frozen, checkpoints, journal, stop, answers)
+                return iterate(run, state, frozen, checkpoints, journal, stop, answers, scores)
             finally:
                 checkpoints.close()
                 journal.close()
 
 
-def iterate(run, state, frozen, checkpoints, journal, stop, answers) -> int:
+def iterate(run, state, frozen, checkpoints, journal, stop, answers, scores) -> int:
     """Step after step, from the state's own to the last."""
     config, start = run.config, int(state.step)
     step = compile_step(
@@ -104,12 +107,25 @@ def iterate(run, state, frozen, checkpoints, journal, stop, answers) -> int:
                 watch.settle()
                 checkpoints.save(done, state, validated)
                 journal.flush()
+            if scores and not stopped and config.evaluate.benchmarks:
+                if last or _due(done, config.evaluate.benchmark_every_steps):
+                    with jax.transfer_guard("allow"):
+                        journal.scores(done, scores(run, frozen, state.adapter, done))
             if stopped and not last:
                 journal.say(f"stopped after step {done}; saved. Start the same command again to go on.")
                 return STOPPED
     watch.settle()
     journal.say(f"complete: {run.steps} steps")
     return COMPLETE
+
+
+def check_can_answer(config: ConfigDict) -> None:
+    """Answering needs all of the model on one process's devices."""
+    if config.evaluate.benchmarks and jax.process_count() > 1:
+        raise ValueError(
+            "evaluate.benchmarks: a run of several processes does not answer questions; leave it empty, and have "
+            "`desta-jax evaluate --model WORKDIR` look at its checkpoints"
+        )
 
 
 def restore_or_start(run: Run, checkpoints: checkpoint.Checkpoints) -> TrainState:
@@ -209,7 +225,10 @@ class Validation:
             loss, labels = (value.item() for value in jax.device_get(self._loss(adapter, self._frozen, placed)))
             total, count = total + loss * labels, count + labels
         mean = total / max(1, count)
-        shown = self._answers(run, self._frozen, adapter) if self._answers and run.config.evaluate.samples else []
+        shown = []
+        if self._answers and run.config.evaluate.samples and jax.process_count() == 1:
+            with jax.transfer_guard("allow"):
+                shown = self._answers(run, self._frozen, adapter)
         self._journal.validation(step, mean, count, shown)
         return mean if np.isfinite(mean) else None
 

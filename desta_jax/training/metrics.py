@@ -80,6 +80,9 @@ class Journal:
         folder = epath.Path(workdir)
         self._metrics = JsonLines(folder / "metrics.jsonl", keep_below=start)
         self._validation = JsonLines(folder / "validation.jsonl", keep_below=start or -1)  # step 0 is validated again
+        self._benchmarks = (
+            JsonLines(folder / "benchmarks.jsonl", keep_below=start) if config.evaluate.benchmarks else None
+        )
         self._board = _tensorboard(folder, start) if config.log.tensorboard else None
         self._wandb = _wandb(config, workdir) if config.log.wandb_project else None
 
@@ -106,6 +109,14 @@ class Journal:
         for answer in answers:
             self.say(f"  asked    {answer['prompt']}\n  expected {answer['expected']}\n  answered {answer['answer']}")
 
+    def scores(self, step: int, figures: Mapping[str, float]) -> None:
+        """Figures of benchmarks after `step` steps."""
+        if self._silent:
+            return
+        self._benchmarks.write({"step": step, **figures})
+        self._send("benchmark", step, figures)
+        self.say(f"step {step}/{self._steps}  " + "  ".join(f"{name} {value:.2f}" for name, value in figures.items()))
+
     def say(self, line: str) -> None:
         """A line for the person who watches."""
         if not self._silent:
@@ -114,14 +125,14 @@ class Journal:
     def flush(self) -> None:
         """Brings remote files up to date."""
         if not self._silent:
-            self._metrics.flush()
-            self._validation.flush()
+            for file in filter(None, (self._metrics, self._validation, self._benchmarks)):
+                file.flush()
 
     def close(self) -> None:
         if self._silent:
             return
-        self._metrics.close()
-        self._validation.close()
+        for file in filter(None, (self._metrics, self._validation, self._benchmarks)):
+            file.close()
         if self._board is not None:
             self._board.close()
         if self._wandb is not None:

@@ -101,7 +101,10 @@ def _check(values: flags.FlagValues) -> None:
         raise UsageError("--data must be given")
     if values.judge == SELF and not values.model:
         raise UsageError(f"--judge {SELF} needs --model")
-    for path in filter(None, [values.data, values.model, values.adapter, values.predictions]):
+    for path in filter(None, [values.data, values.predictions, values.out]):
+        if "://" in path:
+            raise UsageError(f"{path}: benchmarks and scores are on a local disk")
+    for path in filter(None, [values.data, values.predictions, values.model, values.adapter]):
         if "://" not in path and not os.path.exists(path):
             raise FileNotFoundError(f"there is no {path}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from desta_jax.verbs.verb import OVERRIDE, Verb
+from desta_jax.verbs.verb import OVERRIDE, Verb, say
 
 
 def define(values: flags.FlagValues) -> None:
@@ -15,9 +15,12 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     from desta_jax.config import load_config
+    from desta_jax.evaluation.in_training import Examiner
     from desta_jax.training.loop import train
 
-    return train(load_config(values.config, values[OVERRIDE].value), values.workdir)
+    config = load_config(values.config, values[OVERRIDE].value)
+    examiner = Examiner(config, values.workdir, say)
+    return train(config, values.workdir, answers=examiner.answers, scores=examiner.scores)
 
 
 VERB = Verb(
@@ -29,6 +32,8 @@ VERB = Verb(
     examples=(
         "desta-jax train --config configs/smol.py --workdir runs/smol --config.model.checkpoint=models/smol",
         "desta-jax train --config configs/paper.py --workdir gs://bucket/runs/paper --config.mesh.fsdp=16",
+        "desta-jax train --config configs/smol.py --workdir runs/smol --config.evaluate.benchmarks=mmau=data/mmau "
+        "--config.evaluate.benchmark_every_steps=500",
     ),
     notes="Any key of the config can be changed from the command line; a wrong key is an error that suggests the "
     "right one. A folder that holds a checkpoint is resumed. SIGTERM and Ctrl-C save first, and the exit status is "

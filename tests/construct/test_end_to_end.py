@@ -72,12 +72,21 @@ def test_metadata_to_rows_to_records_to_training_steps(spoken, model_folder, tea
             "log.every_steps": 1,
             "log.tensorboard": False,
             "remat": "none",
+            "data.validation": (str(tmp_path / "records"),),
+            "data.validation_max_length": 448,
+            "evaluate.benchmarks": "mmau=somewhere",
+            "evaluate.benchmark_every_steps": 1,
         }
     )
-    assert train(config, str(tmp_path / "run")) == COMPLETE
+    shown = {"prompt": "What?", "expected": "A voice.", "answer": "A dog."}
+    hooks = {"answers": lambda run, frozen, adapter: [shown], "scores": lambda run, frozen, adapter, step: {"x": step}}
+    assert train(config, str(tmp_path / "run"), **hooks) == COMPLETE
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in metrics if "loss" in row] == [1, 2]
     assert all(np.isfinite(row["loss"]) and row["label_tokens"] > 0 for row in metrics if "loss" in row)
+    assert json.loads((tmp_path / "run" / "validation.jsonl").read_text())["answers"] == [shown]
+    figures = [json.loads(line) for line in (tmp_path / "run" / "benchmarks.jsonl").read_text().splitlines()]
+    assert figures == [{"step": 1, "x": 1}, {"step": 2, "x": 2}]
 
 
 def test_the_report_the_plots_and_the_card_are_there(spoken, teacher, tmp_path):

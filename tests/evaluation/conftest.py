@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
+import micro_models
+from desta_jax.weights.convert import convert
 
-@pytest.fixture
+
+@pytest.fixture(scope="session")
 def write_wav():
     """A tone of a tenth of a second at a path."""
 
@@ -75,3 +78,41 @@ def model():
 @pytest.fixture
 def judge():
     return StandInJudge
+
+
+@pytest.fixture(scope="session")
+def micro_model(tmp_path_factory):
+    """A converted micro model without an adapter."""
+    folder = tmp_path_factory.mktemp("micro")
+    whisper, llama = folder / "whisper", folder / "llama"
+    micro_models.make(
+        whisper, micro_models.whisper_weights(), micro_models.TRANSCRIPTION, micro_models.whisper_settings
+    )
+    micro_models.make(llama, micro_models.llama_weights(), micro_models.CHAT, micro_models.llama_settings)
+    convert(llama, whisper, folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def mmau(tmp_path_factory, write_wav):
+    """Three questions as MMAU distributes them, one of a difficulty each."""
+    folder = tmp_path_factory.mktemp("mmau")
+    rows = [
+        {
+            "id": f"q{number}",
+            "audio_id": f"./clips/q{number}.wav",
+            "question": "What is heard?",
+            "choices": ["A tone", "A dog"],
+            "answer": "A tone",
+            "task": task,
+            "split": "test-mini",
+            "category": "Perception",
+            "sub-category": "Tones",
+            "difficulty": difficulty,
+        }
+        for number, (task, difficulty) in enumerate([("sound", "easy"), ("music", "medium"), ("speech", "hard")])
+    ]
+    for row in rows:
+        write_wav(folder / row["audio_id"])
+    (folder / "mmau-test-mini.json").write_text(json.dumps(rows))
+    return folder
