@@ -1,0 +1,89 @@
+"""A model is a converted folder and an adapter, from wherever the adapter is."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from desta_jax import generation
+from desta_jax.config import make_config, to_json
+from desta_jax.training import checkpoint
+from desta_jax.training.step import init_state
+from desta_jax.weights.adapter import read_adapter
+from desta_jax.weights.convert import convert
+
+
+def connector(model):
+    return model.ear.adapter["connector"]
+
+
+def assert_equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def load(folder, **settings):
+    return generation.load(folder, dtype="float32", cache_programs=False, **settings)
+
+
+@pytest.fixture(scope="module")
+def adapters(made):
+    return read_adapter(made["llama"].adapter)[0]
+
+
+def test_an_adapter_that_was_converted_with_the_models(made, adapters, tmp_path):
+    parts = made["llama"].adapter.parent
+    convert(parts / "llm", parts.parent / "whisper", tmp_path / "model", adapter=parts / "adapter")
+    assert_equal(connector(load(tmp_path / "model")), adapters["connector"])
+
+
+def test_a_work_directory_is_a_model_and_an_adapter(made, adapters, tmp_path):
+    adapter = {"num_layers": 1, "prompt_size": 4, "tap_layers": (0, 1), "placeholder_token": "<|spare|>"}
+    changes = {f"adapter.{name}": value for name, value in adapter.items()}
+    config = make_config(changes | {"model.checkpoint": str(made["llama"].folder), "data.audio_seconds": 4})
+    checkpoint.write_config(str(tmp_path), to_json(config))
+    checkpoints, optimizer = checkpoint.Checkpoints(str(tmp_path), keep=2), optax.adam(0.1)
+    older = jax.tree.map(lambda x: x + 1, adapters)
+    for step, adapter in ((3, older), (5, adapters)):
+        checkpoints.save(step, init_state(jax.tree.map(jnp.asarray, adapter), optimizer))
+    checkpoints.close()
+    newest = load(tmp_path)
+    assert_equal(connector(newest), adapters["connector"])
+    assert newest.ear.seconds == 4
+    assert_equal(connector(load(made["llama"].folder, adapter=tmp_path, step=3)), older["connector"])
+    with pytest.raises(FileNotFoundError, match="no checkpoint of step 4; there are 3, 5"):
+        load(tmp_path, step=4)
+
+
+def test_lora_is_added_to_the_weights_once(made, adapter_with_lora):
+    folder, lora, scale = adapter_with_lora
+    plain = load(made["llama"].folder, adapter=made["llama"].adapter)
+    merged = load(made["llama"].folder, adapter=folder)
+    for index, (before, after) in enumerate(zip(plain.tongue.model.layers, merged.tongue.model.layers)):
+        for name in "qkv":
+            a, b = (lora[name][side][index].astype(np.float64) for side in "ab")
+            added = getattr(after.attention, name).kernel - getattr(before.attention, name).kernel
+            # Rounding of float32 sums below 4.
+            np.testing.assert_allclose(added, a @ b * scale, atol=2e-6)
+        np.testing.assert_array_equal(before.attention.o.kernel[...], after.attention.o.kernel[...])
+
+
+def test_what_is_missing_is_said_with_the_remedy(made, tmp_path):
+    llama = made["llama"]
+    with pytest.raises(ValueError, match="has no adapter: name a work directory, an export"):
+        load(llama.folder)
+    with pytest.raises(ValueError, match="is an adapter: give the folder that `desta-jax convert` wrote"):
+        load(llama.adapter)
+    with pytest.raises(ValueError, match="step: .* is no work directory"):
+        load(llama.folder, adapter=llama.adapter, step=3)
+    with pytest.raises(ValueError, match="dtype: 'float16' is none of"):
+        generation.load(llama.folder, adapter=llama.adapter, dtype="float16", cache_programs=False)
+    with pytest.raises(ValueError, match="no desta_jax.json"):
+        load(tmp_path)
+    config = json.loads((llama.adapter / "config.json").read_text()) | {"prompt_size": 5}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").symlink_to(llama.adapter / "model.safetensors")
+    with pytest.raises(ValueError, match="prompts"):
+        load(llama.folder, adapter=tmp_path)
