@@ -15,11 +15,12 @@ from desta_jax.config import DTYPES
 from desta_jax.construct.generators import Messages, Sampling
 from desta_jax.construct.quality import Reply
 from desta_jax.generation import Sampling as Drawing
-from desta_jax.generation.load import END_OF_TURN, keep_programs, take_apart
+from desta_jax.generation.load import END_OF_TURN, take_apart
 from desta_jax.generation.talk import Talk, Tongue, Wish
 from desta_jax.inputs.prompt import PromptBuilder
 from desta_jax.models.audio_lm import AudioLM
 from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape
+from desta_jax.programs import keep_programs
 from desta_jax.weights.folder import ModelFolder
 
 _NO_ADAPTER = AdapterShape(num_layers=0, prompt_size=1, tap_layers=())

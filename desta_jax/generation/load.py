@@ -29,6 +29,7 @@ from desta_jax.models.layers import LayerNorm, RMSNorm, to_tree, with_tree
 from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape, tap_layers_for
 from desta_jax.models.whisper import EPSILON
 from desta_jax.models.whisper_decoder import WhisperDecoderLayer, build_whisper_decoder
+from desta_jax.programs import keep_programs
 from desta_jax.tree import Tree
 from desta_jax.weights.adapter import read_adapter
 from desta_jax.weights.folder import ModelFolder
@@ -120,14 +121,6 @@ def assemble(
     tokenizer = folder.tokenizer()
     apart = take_apart(lm, audio_lm.decoder, mesh, keep=keep)
     return Model(ear, Tongue(audio_lm, apart, mesh, _stops(folder.generation_config, tokenizer)), prompts, tokenizer)
-
-
-def keep_programs() -> None:
-    """Compiled programs stay on disk, so that the next run starts at once; a folder that is set already is kept."""
-    if jax.config.jax_compilation_cache_dir is None:
-        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "desta_jax", "programs"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _find(folder: epath.Path, adapter: epath.Path | None) -> tuple[ModelFolder, epath.Path | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import jax
+import jax.numpy as jnp
 import optax
 import orbax.checkpoint as ocp
 from etils import epath
@@ -85,7 +86,8 @@ def from_dict(tree: Tree, like: TrainState) -> TrainState:
     adam = tree["adam"]
     kinds = {
         optax.ScaleByAdamState: lambda _: optax.ScaleByAdamState(adam["count"], adam["mean"], adam["variance"]),
-        optax.ScaleByScheduleState: lambda _: optax.ScaleByScheduleState(tree["step"]),
+        # A copy: the step is donated, and one buffer given away twice ends in a crash.
+        optax.ScaleByScheduleState: lambda _: optax.ScaleByScheduleState(jnp.copy(tree["step"])),
     }
     optimizer = jax.tree.map(
         lambda node: kinds[type(node)](node) if type(node) in kinds else node,

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from desta_jax import sharding
 from desta_jax.config import to_json
 from desta_jax.models.cost import step_flops
+from desta_jax.programs import keep_programs
 from desta_jax.training import checkpoint, distributed
 from desta_jax.training.metrics import Journal, peak_flops
 from desta_jax.training.run import Run, assemble, describe, first_adapter, load_frozen
@@ -51,6 +52,7 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None, s
         ValueError, FileNotFoundError: what cannot work, before anything long starts; or a loss that stays not finite.
     """
     distributed.start()
+    keep_programs()
     with stop_on_signal() as stop:
         check_resumable(config, workdir)
         run = assemble(config, workdir)

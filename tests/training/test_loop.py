@@ -1,0 +1,197 @@
+"""Whole runs of a micro model: resumed, killed, stopped, and refused."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from desta_jax.training.checkpoint import read_adapter
+from desta_jax.training.export import export
+from desta_jax.training.loop import COMPLETE, STOPPED, train
+from desta_jax.tree import flatten
+from desta_jax.weights.adapter import read_adapter as read_exported
+from desta_jax.weights.convert import convert
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="module")
+def whole(config_of, tmp_path_factory):
+    """The work directory of an uninterrupted run: what interrupted ones are held against."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    assert train(config_of(), str(workdir)) == COMPLETE
+    return workdir
+
+
+def same_adapter(one, other):
+    (step, one), (other_step, other) = read_adapter(str(one)), read_adapter(str(other))
+    assert step == other_step
+    for path, leaf in flatten(one).items():
+        np.testing.assert_array_equal(leaf, flatten(other)[path], err_msg=path)
+
+
+def launch(config, workdir, cache):
+    """The same run as a process of its own."""
+    file = pathlib.Path(workdir).with_suffix(".py")
+    file.write_text(f"def get_config():\n    return {config.to_dict()!r}\n")
+    command = [sys.executable, "-m", "desta_jax", "train", "--config", file, "--workdir", workdir]
+    return subprocess.Popen(command, env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}, stderr=subprocess.PIPE)
+
+
+def wait_for_lines(process, workdir, count):
+    """Until metrics.jsonl has that many lines, or the run is over."""
+    metrics = pathlib.Path(workdir) / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n") >= count):
+        time.sleep(0.02)
+
+
+def test_metrics_say_what_each_step_was(whole, metrics_of):
+    rows = metrics_of(whole)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert set(rows[0]) == {"step", "loss", "grad_norm", "learning_rate", "label_tokens", "samples"}
+    assert rows[0]["learning_rate"] == 0 and rows[2]["learning_rate"] == pytest.approx(1e-2)
+    assert all(len(row["samples"]) == 8 for row in rows)
+    first_epoch = [sample for row in rows for sample in row["samples"]][:21]
+    assert sorted(first_epoch) == sorted(f"row-{i}" for i in range(21))
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_validation_is_told_before_and_after(config_of, whole, tmp_path):
+    train(config_of(**{"evaluate.every_steps": 3, "train.steps": 3}), str(tmp_path))
+    rows = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 3]
+    assert rows[1]["loss"] < rows[0]["loss"]
+    assert rows[0]["label_tokens"] == rows[1]["label_tokens"] > 5
+
+
+def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(config_of, whole, tmp_path, cache, metrics_of):
+    workdir, chance = tmp_path / "killed", random.Random(7)
+    for lines in (chance.randint(1, 3), chance.randint(4, 5)):
+        process = launch(config_of(), workdir, cache)
+        wait_for_lines(process, workdir, lines)
+        time.sleep(chance.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+    with open(workdir / "metrics.jsonl", "a") as file:
+        file.write('{"step": 99, "lo')  # what a kill in mid-write leaves
+    process = launch(config_of(), workdir, cache)
+    assert process.wait() == COMPLETE, process.stderr.read().decode()
+    assert metrics_of(workdir) == metrics_of(whole)
+    same_adapter(workdir, whole)
+
+
+def test_sigterm_saves_and_asks_to_be_started_again(config_of, whole, tmp_path, cache, metrics_of):
+    workdir = tmp_path / "stopped"
+    config = config_of(**{"checkpoint.every_steps": 100})
+    process = launch(config, workdir, cache)
+    wait_for_lines(process, workdir, 2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == STOPPED
+    assert b"saved" in process.stderr.read()
+    stopped_at = read_adapter(str(workdir))[0]
+    assert 2 <= stopped_at < 6
+    assert train(config, str(workdir)) == COMPLETE
+    assert metrics_of(workdir) == metrics_of(whole)
+    same_adapter(workdir, whole)
+
+
+def test_a_run_goes_on_over_another_mesh(config_of, whole, tmp_path, metrics_of):
+    workdir = tmp_path / "moved"
+    shutil.copytree(whole, workdir)
+    for step in ("4", "6"):
+        shutil.rmtree(workdir / "checkpoints" / step, ignore_errors=True)
+    assert train(config_of(**{"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}), str(workdir)) == COMPLETE
+    for row, expected in zip(metrics_of(workdir), metrics_of(whole), strict=True):
+        assert row["samples"] == expected["samples"]
+        assert row["loss"] == pytest.approx(expected["loss"], rel=1e-4)  # sums in another order, six Adam steps
+
+
+def test_a_complete_run_has_nothing_left_to_do(config_of, whole, metrics_of):
+    before = metrics_of(whole)
+    assert train(config_of(), str(whole)) == COMPLETE
+    assert metrics_of(whole) == before
+
+
+def test_the_newest_checkpoints_and_the_best_are_kept(config_of, tmp_path):
+    changes = {"evaluate.every_steps": 1, "checkpoint.every_steps": 1, "checkpoint.keep": 2}
+    # The rate falls to nothing at the end of an absurd climb, so that the first steps are the best.
+    changes |= {"optimizer.peak_learning_rate": 3.0, "optimizer.warmup_steps": 3}
+    train(config_of(**changes), str(tmp_path))
+    rows = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
+    best = min((row for row in rows if row["step"]), key=lambda row: row["loss"])["step"]
+    assert best < 5, "the run was meant to get worse"
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [best, 5, 6]
+
+
+def test_packed_rows_train_too(config_of, tmp_path, metrics_of):
+    changes = {"data.pack": True, "data.clips_per_row": 4, "train.batch_size": 8, "mesh.data": 2, "mesh.fsdp": 1}
+    config = config_of(**changes, **{"train.steps": 2, "mesh.tensor": 4})
+    assert train(config, str(tmp_path)) == COMPLETE
+    assert all(np.isfinite(row["loss"]) for row in metrics_of(tmp_path))
+
+
+def test_export_reads_back_bit_for_bit(whole, tmp_path):
+    exported, config = read_exported(export(str(whole), str(tmp_path / "adapter")))
+    _, adapter = read_adapter(str(whole))
+    for path, leaf in flatten(adapter).items():
+        np.testing.assert_array_equal(flatten(exported)[path], leaf, err_msg=path)
+    assert config["target_layer_ids"] == [0, 1] and config["audio_seconds"] == 1
+
+
+def test_export_names_the_checkpoints_that_there_are(whole, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 5; there are 2, 4, 6"):
+        export(str(whole), str(tmp_path / "adapter"), step=5)
+    with pytest.raises(FileNotFoundError, match="not the work directory of a run"):
+        export(str(tmp_path), str(tmp_path / "adapter"))
+
+
+def test_training_starts_from_the_converted_folders_adapter(config_of, micro, whole, tmp_path, metrics_of):
+    exported = export(str(whole), str(tmp_path / "adapter"))
+    folder = convert(micro / "llama", micro / "whisper", tmp_path / "with_adapter", adapter=exported)
+    train(config_of(**{"model.checkpoint": str(folder), "train.steps": 1}), str(tmp_path / "on"))
+    assert metrics_of(tmp_path / "on")[0]["loss"] < metrics_of(whole)[1]["loss"]
+    with pytest.raises(ValueError, match=r"adapter\.num_layers.*\n.*connector\.layers"):
+        train(config_of(**{"model.checkpoint": str(folder), "adapter.num_layers": 2}), str(tmp_path / "other"))
+
+
+def test_a_loss_that_stays_not_finite_stops_the_run(config_of, tmp_path):
+    changes = {"optimizer.peak_learning_rate": 1e30, "optimizer.warmup_steps": 0, "train.max_skipped_steps": 2}
+    with pytest.raises(ValueError, match=r"not finite in 2 steps in a row.*peak_learning_rate"):
+        train(config_of(**changes, **{"train.steps": 20}), str(tmp_path))
+
+
+def test_another_config_is_refused_for_a_run_that_exists(config_of, whole):
+    with pytest.raises(ValueError, match=r"adapter\.dropout: was 0\.1, is 0\.2"):
+        train(config_of(**{"adapter.dropout": 0.2}), str(whole))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.checkpoint": ""}, r"model\.checkpoint: name the folder"),
+        ({"model.checkpoint": "nowhere"}, "nowhere"),
+        ({"adapter.tap_layers": (0, 9)}, r"adapter\.tap_layers: 9 is beyond"),
+        ({"adapter.placeholder_token": "<|nobody|>"}, r"adapter\.placeholder_token.*nobody"),
+        ({"train.batch_size": 12}, r"train\.batch_size: its 12 rows .*multiple of 8"),
+        ({"mesh.fsdp": 3}, r"mesh: data x fsdp x tensor"),
+        ({"data.train": ()}, r"data\.train"),
+        ({"data.train": ("nowhere",)}, "nowhere"),
+        ({"log.wandb_project": "x"}, "pip install wandb"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_cannot_work_is_said_before_anything_starts(config_of, tmp_path, changes, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        train(config_of(**changes), str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists() or "wandb" in message
