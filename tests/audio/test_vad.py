@@ -5,12 +5,14 @@ import pathlib
 import sys
 import types
 
+import librosa
 import numpy as np
 import pytest
 import torch
 
 from desta_jax.audio import vad
 from desta_jax.audio.silero import WINDOW, speech_probabilities
+from spoken_clips import Espeak
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,12 @@ def vowel(seconds, pitch=120.0):
     return (0.3 * samples / np.abs(samples).max()).astype(np.float32)
 
 
+def sentence():
+    espeak = Espeak()
+    samples = np.frombuffer(espeak.say("My sister lives in a small house by the sea.", "en-us+f2"), np.int16)
+    return librosa.resample(samples / np.float32(32768), orig_sr=espeak.rate, target_sr=16000)
+
+
 @pytest.fixture(scope="module")
 def sounds():
     quiet = 0.001 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
@@ -67,6 +75,7 @@ def sounds():
         "voice": np.concatenate([quiet, vowel(1.0), quiet[:7777]]),
         "a short sound": np.concatenate([quiet, vowel(0.1), quiet]),
         "a clip of a few samples": vowel(1.0)[:100],
+        "a sentence": sentence(),
     }
 
 
@@ -88,7 +97,9 @@ def test_speech_is_found_where_silero_finds_it(sounds, network, silero):
         with torch.no_grad():
             expected = silero.get_speech_timestamps(torch.from_numpy(samples), network)
         assert vad.has_speech(samples) == bool(expected), name
-    assert vad.has_speech(sounds["voice"]) and not vad.has_speech(sounds["noise"])
+    assert (
+        vad.has_speech(sounds["voice"]) and vad.has_speech(sounds["a sentence"]) and not vad.has_speech(sounds["noise"])
+    )
 
 
 def test_the_rules_are_sileros(silero):
