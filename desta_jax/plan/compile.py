@@ -116,7 +116,7 @@ def _run_worker(arguments: list[str], topology: Topology, timeout: float, report
     command = [sys.executable, "-m", "desta_jax.plan.worker", *arguments]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            command, env=_environment(topology), stdout=subprocess.PIPE, stderr=errors, text=True
+            command, env=tpu_environment(topology), stdout=subprocess.PIPE, stderr=errors, text=True
         )
         try:
             answer = _follow(process, topology.name, timeout, report)
@@ -155,7 +155,7 @@ def _follow(process: subprocess.Popen, name: str, timeout: float, report: Callab
     raise ValueError(f"{name}: the compiler took more than {timeout:.0f} s")
 
 
-def _environment(topology: Topology) -> dict[str, str]:
+def tpu_environment(topology: Topology) -> dict[str, str]:
     """Nothing that makes JAX look for a TPU, or that was meant for another device."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     return environment | {
