@@ -21,7 +21,10 @@ _LEAD = "The correct answer is: "
 
 def read(data: Path, split: str) -> list[Question]:
     """Questions of mmau-SPLIT.json, or of the JSON list that `data` names; clips lie beside the list."""
-    file = data / f"mmau-{split}.json" if data.is_dir() else data
+    file = data
+    if data.is_dir():
+        check_split(split, sorted(path.stem.removeprefix("mmau-") for path in data.glob("mmau-*.json")), data)
+        file = data / f"mmau-{split}.json"
     rows = read_lines(file)
     check_split(split, sorted({row["split"] for row in rows}), file)
     return [_question(row, file.parent) for row in rows if row["split"] == split]

@@ -4,12 +4,17 @@ import dataclasses
 import json
 from collections.abc import Callable
 
+import jax
 import numpy as np
 import pytest
 import soundfile
 
 import micro_models
+from desta_jax.models.audio_lm import AudioLM
+from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape
+from desta_jax.weights.adapter import write_adapter
 from desta_jax.weights.convert import convert
+from desta_jax.weights.folder import ModelFolder
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +29,7 @@ def write_wav():
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_jsonl():
     def write(path, rows):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +96,22 @@ def micro_model(tmp_path_factory):
     micro_models.make(llama, micro_models.llama_weights(), micro_models.CHAT, micro_models.llama_settings)
     convert(llama, whisper, folder / "model")
     return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def micro_adapter(micro_model, tmp_path_factory):
+    """A random adapter for the micro model, as an export has it."""
+    opened = ModelFolder(micro_model)
+    shape = AdapterShape(num_layers=1, prompt_size=4, tap_layers=(0, 1))
+    sizes = WhisperShape.from_hf(opened.whisper_config), DecoderShape.from_hf(opened.llm_config)
+    random = np.random.default_rng(5)
+    adapter = jax.tree.map(
+        lambda leaf: random.normal(0, 0.1, leaf.shape).astype(np.float32), AudioLM(*sizes, shape).abstract_adapter()
+    )
+    folder = tmp_path_factory.mktemp("adapter") / "adapter"
+    names = {"llm_model_id": "llama", "encoder_model_id": "whisper", "placeholder_token": "<|placeholder|>"}
+    write_adapter(folder, adapter, tap_layers=shape.tap_layers, **names)
+    return folder
 
 
 @pytest.fixture(scope="session")
