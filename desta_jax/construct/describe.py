@@ -145,10 +145,12 @@ class _RowReader:
         source = self.source
         named = [source.words, source.start, source.end, source.duration, source.speaker, *source.captions]
         named += [source.caption] + [attribute.column for attribute in source.attributes]
-        for column in dict.fromkeys(column for template in named for column in _columns(template)):
-            if column not in fields:
-                detail = f"no column {column!r} in this metadata; what it says is left out. Its columns are: {there}"
-                self.columns_missing.append(Problem(place, "unknown_column", detail))
+        wanted = dict.fromkeys(column for template in named for column in _columns(template))
+        if missing := [repr(column) for column in wanted if column not in fields]:
+            detail = (
+                f"no column {', '.join(missing)} in this metadata, and so nothing is said of it. There are: {there}"
+            )
+            self.columns_missing.append(Problem(place, "unknown_column", detail))
 
     def _caption(self, audio: str, fields: Mapping[str, Any]) -> str:
         choices = [fields.get(column) for column in self.source.captions] or [fields.get(self.source.caption)]

@@ -24,6 +24,7 @@ from desta_jax.construct.rows import Request, plan_requests
 from desta_jax.construct.source import Source, load_source
 from desta_jax.construct.write import SHARD, check_plan, cut_into_shards, read_lines, write_rows, write_whole
 from desta_jax.endpoint import Endpoint
+from desta_jax.weights.folder import ModelFolder
 
 SCORED = 500  # rows whose perplexity is measured
 
@@ -215,6 +216,8 @@ def _check(
     if not clips:
         first = f"; the first of {len(problems)}: {problems[0].place}: {problems[0].detail}" if problems else ""
         raise ValueError(f"the metadata has no usable row{first}")
+    if not endpoint:
+        ModelFolder(model)  # what is wrong with it is said before anything is written
 
 
 def _take_durations(drafts: Sequence[Draft], source: Source) -> None:

@@ -151,6 +151,7 @@ def test_audio_inside_the_metadata_is_written_to_files(serve, reply_with, tmp_pa
     [
         ({"out": None}, "--out is missing"),
         ({"model": None}, "--model is missing"),
+        ({"model": "nowhere"}, "nowhere is no converted folder"),
         ({"endpoint": "http://x/v1"}, "--endpoint needs --endpoint_model"),
         ({"measure": ("pitch",)}, "--audio_root"),
         ({"metadata": "lost.csv"}, "lost.csv: no such metadata"),

@@ -32,6 +32,8 @@ LONG = "The recording begins with a door, and then somebody walks across a woode
         ("reading", Reply("Based on the description, it is a dog.")),
         ("reading", Reply("The provided text says so.")),
         ("reading", Reply("The text mentions a dog.")),
+        ("reading", Reply("The text could then speak of the garden.")),
+        ("reading", Reply("The voice is described as low.")),
         ("reading", Reply("According to the transcript, it rains.")),
         ("reading", Reply("From the information given in brackets, he is sad.")),
         ("reading", Reply("[00:00-00:05] A dog.")),
