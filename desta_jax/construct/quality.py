@@ -95,7 +95,7 @@ _WRITTEN = r"(text|description|transcript|transcription|caption|metadata|prompt|
 _READING = re.compile(
     rf"\bthe ({_GIVEN} )?(audio |audio clip |clip |seed )?(description|metadata|annotation)s?\b"
     rf"|\b(the|this) {_GIVEN} {_WRITTEN}\b|\b{_WRITTEN} {_GIVEN}\b"
-    r"|\b(the|this) text (says|said|states|mentions|describes|indicates|reads|is|does|suggests|appears|seems|can|could)\b"
+    r"|\b(the|this) text (says|said|states|mentions|describes|indicates|reads|is|does|suggests|appears|seems|could)\b"
     r"|\b(in|from|according to|based on|as (stated|mentioned|described|indicated) (in|by)) (the|this) "
     r"(text|transcript|transcription|caption|label|tag|brackets|parenthes[ie]s|information (provided|given))"
     r"|\b(is|are) described (as|in|by)\b"
