@@ -2,8 +2,9 @@
 
     python tests/benchmarks/construct.py --model models/smol --llm folders/smollm2-135m-instruct
 
-Both are greedy, in float32, with the same batches of prompts in the same order and the same stop tokens; both are warm
-(ours compiles on its first batch, which is not counted, and neither is transformers' first).
+Both are in float32, with the same batches of prompts in the same order and the same stop tokens; both are warm (ours
+compiles on its first batch, which is not counted, and neither is transformers' first). Greedy, so that the responses
+can be compared; with --temperature 0.05 they are drawn as `construct` draws them.
 """
 
 import argparse
@@ -36,15 +37,15 @@ def corpus(count):
     return clips
 
 
-def ours(folder, requests, batch, limit):
+def ours(folder, requests, batch, limit, temperature):
     backbone = open_backbone(folder, dtype="float32", batch_size=batch)
-    backbone.write(requests, Sampling(0, 1.0, limit), seed=0)  # every shape is compiled once
+    backbone.write(requests, Sampling(temperature, 1.0, limit), seed=0)  # every shape is compiled once
     start = time.perf_counter()
-    replies = backbone.write(requests, Sampling(0, 1.0, limit), seed=0)
+    replies = backbone.write(requests, Sampling(temperature, 1.0, limit), seed=0)
     return time.perf_counter() - start, [reply.text for reply in replies], backbone.tongue.stops.tolist()
 
 
-def theirs(folder, requests, batch, limit, stops):
+def theirs(folder, requests, batch, limit, temperature, stops):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
     tokenizer.pad_token = tokenizer.eos_token
@@ -52,7 +53,8 @@ def theirs(folder, requests, batch, limit, stops):
     def answer(part):
         texts = [tokenizer.apply_chat_template(each, tokenize=False, add_generation_prompt=True) for each in part]
         inputs = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
-        options = {"do_sample": False, "max_new_tokens": limit, "eos_token_id": stops}
+        drawn = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+        options = {"max_new_tokens": limit, "eos_token_id": stops, **(drawn if temperature else {"do_sample": False})}
         said = model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"], **options)
         said = said[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in tokenizer.batch_decode(said, skip_special_tokens=True)]
@@ -70,11 +72,12 @@ def main():
     parser.add_argument("--requests", type=int, default=96)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--limit", type=int, default=64, help="new tokens")
+    parser.add_argument("--temperature", type=float, default=0.0)
     given = parser.parse_args()
     planned = list(plan_requests(corpus(given.requests), load_pool(), seed=0))
     requests = [request.reading() for shard in cut_into_shards(planned) for request in shard.requests]
-    seconds, texts, stops = ours(given.model, requests, given.batch, given.limit)
-    other_seconds, other_texts = theirs(given.llm, requests, given.batch, given.limit, stops)
+    seconds, texts, stops = ours(given.model, requests, given.batch, given.limit, given.temperature)
+    other_seconds, other_texts = theirs(given.llm, requests, given.batch, given.limit, given.temperature, stops)
     same = sum(one == other for one, other in zip(texts, other_texts))
     count = len(requests)
     print(f"construct     {seconds:7.1f} s, {count / seconds:6.2f} responses a second")
