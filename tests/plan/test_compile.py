@@ -98,17 +98,18 @@ def test_an_answer_belongs_to_all_that_decides_it(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("topology", ["v5e-1", "v4-8", "2xv6e-4"])
 def test_a_micro_run_is_compiled_and_remembered(micro_config, tmp_path, topology):
-    result = report.plan(micro_config, topology, cache=tmp_path)
+    cache = tmp_path / "cache"
+    result = report.plan(micro_config, topology, cache=cache)
     chips = parse_topology(topology).chips
     assert result["fits"] and result["chips"] == chips
     assert result["hbm_parts_gb"]["temporaries"] > 0
     assert 0 < result["mfu"] < 1 and result["flops"] >= result["needed_flops"]
     axes = {row["axis"] for row in result["transfers"]}
     assert axes == (set() if chips == 1 else {"fsdp", "network"} if topology.startswith("2x") else {"fsdp"})
-    (kept,) = tmp_path.iterdir()
+    (kept,) = cache.iterdir()
     answer = json.loads((kept / "result.json").read_text())
     (kept / "result.json").write_text(json.dumps(answer | {"compile_seconds": -1}))
-    assert report.plan(micro_config, topology, cache=tmp_path)["compile_seconds"] == -1
+    assert report.plan(micro_config, topology, cache=cache)["compile_seconds"] == -1
 
 
 @needs_libtpu
