@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32, Key
+from jaxtyping import Array, Float, Int32, Key, UInt32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,17 +92,21 @@ def make_chooser(samplings: list[Sampling], requests: list[int], vocabulary: int
     """
     drawn = [sampling for sampling in samplings if sampling.temperature > 0]
     likely = [sampling for sampling in drawn if sampling.top_k > 0 or sampling.top_p < 1]
-    keys = jax.vmap(lambda seed, request: jax.random.fold_in(jax.random.key(seed), request))(
-        np.array([sampling.seed & 0xFFFFFFFF for sampling in samplings], np.uint32), np.array(requests, np.uint32)
-    )
+    seeds = np.array([sampling.seed & 0xFFFFFFFF for sampling in samplings], np.uint32)
     return Chooser(
         temperature=np.array([sampling.temperature for sampling in samplings], np.float32),
         top_p=np.array([sampling.top_p for sampling in samplings], np.float32),
         top_k=np.array([sampling.top_k for sampling in samplings], np.int32),
-        keys=keys,
+        keys=_keys(seeds, np.array(requests, np.uint32)),
         candidates=_candidates(likely, vocabulary),
         whole=len(likely) < len(drawn),
     )
+
+
+@jax.jit
+@jax.vmap
+def _keys(seed: UInt32[Array, ""], request: UInt32[Array, ""]) -> Key[Array, ""]:
+    return jax.random.fold_in(jax.random.key(seed), request)
 
 
 def _candidates(sampled: list[Sampling], vocabulary: int) -> int:

@@ -123,14 +123,16 @@ class Talk:
         rows = sharding.batch_sharding(self.tongue.mesh)
         return (*jax.device_put((tokens, self._soft(wishes), slots, present, ends), rows),)
 
-    def _soft(self, wishes: Sequence[Wish]) -> Float[Array, "rows soft width"]:
+    def _soft(self, wishes: Sequence[Wish]) -> Float[np.ndarray, "rows soft width"]:
         """The soft tokens of each row, padded to the same number of clips; one position of nothing without a clip."""
         width, clip = self.tongue.model.shape.width, self.tongue.audio_lm.adapter.prompt_size
         most = max(wish.prompt.clips for wish in wishes)
         size = clip * (1 << (most - 1).bit_length()) if most else 1
-        empty = jnp.zeros((size, width), self.tongue.audio_lm.dtype)
-        rows = [empty if wish.soft is None else empty.at[: len(wish.soft)].set(wish.soft) for wish in wishes]
-        return jnp.stack(rows)
+        soft = np.zeros((len(wishes), size, width), self.tongue.audio_lm.dtype)
+        for row, wish in enumerate(wishes):
+            if wish.soft is not None:
+                soft[row, : len(wish.soft)] = wish.soft
+        return soft
 
     def _make_room(self, size: int) -> None:
         needed = int(self.speech.column) + size
