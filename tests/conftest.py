@@ -1,11 +1,18 @@
 """Every test runs on the CPU, seen by JAX as eight devices; tests marked real or slow run when asked for."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (  # eight devices; and compiling, most of the tests' work, takes less than half as long
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the processes of one session share what they compile
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="desta_jax-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network is a mistake
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch, the oracle: a process a core is enough
 
