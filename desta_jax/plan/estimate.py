@@ -2,8 +2,9 @@
 
 Every fused operation takes the cycles that the compiler gives it. A collective takes its bytes over its links; where
 the program starts it early, only what is left when its result is asked for is waited for. The same holds for copies
-between main memory and core. A kernel of our own (Pallas) takes what its stated operations and bytes need, whichever
-is more; so does what the compiler gives no cycles for. A loop is its body times its trips.
+between main memory and core. A kernel of our own (Pallas) takes what its operations and bytes need, whichever is more:
+those it states, or for attention those of its two products, heads filled up to the multiplier's width. So does what the
+compiler gives no cycles for. A loop is its body times its trips.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ FREE = {
     "opt-barrier", "optimization-barrier", "add-dependency", "send-done", "recv",
 }  # fmt: skip
 CALLS = ("call", "async-start")
+ATTENTION = re.compile(r"splash|flash")
+"""Names of kernels that are attention, whose arithmetic follows from their operands."""
 NETWORK = "network"
 """The axis of what passes between slices."""
 
@@ -151,11 +154,8 @@ class _Run:
         flops = self.program.flops_of(row, self.computation)
         moved = self.program.bytes_of(row, self.computation)
         if 'custom_call_target="tpu_custom_call"' in row.attributes:
-            stated, moved = _stated_cost(row, moved)
-            if stated is None:
-                self.tally.blind_kernels[row.source or row.name] += 1
-            flops = stated or 0.0
-            self._spend("kernels", self._roofline(flops, moved))
+            flops, seconds = self._kernel(row, moved)
+            self._spend("kernels", seconds)
         elif row.cycles is not None:
             self._spend("products" if flops else "other", row.cycles / self.chip.clock)
         elif row.opcode != "custom-call" and sum(array.size for array in row.arrays) > 1:
@@ -164,6 +164,23 @@ class _Run:
             self._spend("products" if flops else "other", seconds)
         self.tally.flops += flops
         self.tally.bytes += moved
+
+    def _kernel(self, row: Instruction, moved: float) -> tuple[float, float]:
+        """Operations and seconds of a kernel of our own (Pallas), of which the compiler knows neither."""
+        if stated := _stated_flops(row):
+            return stated, self._roofline(stated, moved)
+        if ATTENTION.search(f"{row.name} {row.source}"):
+            flops, width = self._attention(row)
+            filled = -(-width // self.chip.multiplier) * self.chip.multiplier / width
+            return flops, self._roofline(flops * filled, moved)
+        self.tally.blind_kernels[row.source or row.name] += 1
+        return 0.0, self._roofline(0.0, moved)
+
+    def _attention(self, row: Instruction) -> tuple[float, int]:
+        """Operations of the two products of queries [..., t, c] with keys and values [..., s, c]; and c."""
+        arrays = [self.rows[name].arrays[0] for name in row.operands]
+        queries, keys = [array for array in arrays if array.dtype in ("bf16", "f32") and len(array.dims) > 2][:2]
+        return 4.0 * queries.size * keys.dims[-2], queries.dims[-1]
 
     def _roofline(self, flops: float, moved: float) -> float:
         return max(flops / self.chip.peak_flops, moved / self.chip.hbm_bandwidth)
@@ -238,9 +255,7 @@ def _rendezvous(row: Instruction) -> str:
     return f"rendezvous {match[1] if match else row.name}"
 
 
-def _stated_cost(row: Instruction, moved: float) -> tuple[float | None, float]:
-    """Operations and bytes that a kernel was declared with."""
-    stated = re.search(r'"cost_estimate":\{([^}]*)\}', row.attributes)
-    fields = dict(re.findall(r'"(\w+)":"?([\d.]+)', stated[1])) if stated else {}
-    flops = float(fields["flops"]) if "flops" in fields else None
-    return flops, max(moved, float(fields.get("bytes_accessed", 0)))
+def _stated_flops(row: Instruction) -> float | None:
+    """What a kernel was declared with."""
+    stated = re.search(r'"cost_estimate":\{[^}]*"flops":"?([\d.]+)', row.attributes)
+    return float(stated[1]) if stated else None

@@ -143,6 +143,8 @@ def _gaps(tally: Tally) -> list[str]:
         )
     if tally.endless:
         notes.append(f"{tally.endless} loops that do not say how often they run are counted once")
+    if kernels := tally.parts["kernels"]:
+        notes.append(f"{1e3 * kernels:.1f} ms are of kernels of our own, as if at full speed: they take longer")
     for name, calls in tally.blind_kernels.items():
         notes.append(f"{calls:.0f} calls of the kernel {name} state no flops: counted by their bytes alone")
     return notes

@@ -74,10 +74,25 @@ def test_a_kernel_takes_what_it_states(ring, flops, seconds):
     assert not tally.blind_kernels
 
 
+@pytest.mark.parametrize(("chip", "filled"), [("v5e", 2), ("v6e", 4)])  # multipliers 128 and 256 wide, heads 64
+def test_an_attention_kernel_takes_its_two_products(ring, chip, filled):
+    text = (
+        "ENTRY %main (q: bf16[8,20,1536,64]) -> bf16[8,20,1536,64] {\n"
+        "  %m = s8[1,3,3]{2,1,0} parameter(1)\n"
+        "  %q = bf16[8,20,1536,64]{3,2,1,0} parameter(0)\n"
+        "  ROOT %splash_mha_fwd.1 = bf16[8,20,1536,64]{3,2,1,0} custom-call(%m, %q, %q, %q), "
+        'custom_call_target="tpu_custom_call"\n}\n'
+    )
+    tally = estimate(text, CHIPS[chip], ring())
+    assert tally.flops == 2 * 2 * 8 * 20 * 1536 * 1536 * 64
+    assert tally.parts["kernels"] == pytest.approx(filled * tally.flops / CHIPS[chip].peak_flops)
+    assert not tally.blind_kernels
+
+
 def test_a_kernel_that_states_nothing_is_named(ring):
     call = 'ROOT %k = bf16[4096,4096]{1,0} custom-call(%a), custom_call_target="tpu_custom_call"'
-    tally = one(f'{call}, metadata={{op_name="attend"}}', ring())
-    assert dict(tally.blind_kernels) == {"attend": 1}
+    tally = one(f'{call}, metadata={{op_name="mix"}}', ring())
+    assert dict(tally.blind_kernels) == {"mix": 1}
 
 
 def test_work_between_start_and_end_hides_a_transfer(ring):
