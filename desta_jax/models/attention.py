@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32, Key
 
+from desta_jax.models import flash
 from desta_jax.models.layers import Linear, dropout
 
 
@@ -24,6 +25,12 @@ def attend(
     Scores and softmax are float32, the products take the inputs' dtype. Where `mask` is False a query does not look;
     each query must look somewhere.
     """
+    if mask is None and not dropout_rate and flash.suits(queries, keys):
+        return jax.lax.platform_dependent(queries, keys, values, tpu=flash.flash_attend, default=_attend)
+    return _attend(queries, keys, values, mask, dropout_rate, dropout_key)
+
+
+def _attend(queries, keys, values, mask=None, dropout_rate=0.0, dropout_key=None):
     b, t, h, c = queries.shape
     groups = h // keys.shape[2]
     grouped = queries.reshape(b, t, keys.shape[2], groups, c)
