@@ -124,7 +124,9 @@ def write_config(workdir: str, text: str) -> None:
     """Leaves the run's config beside its checkpoints."""
     path = epath.Path(workdir) / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    whole = path.with_name("config.json.partial")
+    whole.write_text(text)
+    whole.replace(path)  # other processes may be reading it
 
 
 def changed_keys(workdir: str, config: dict) -> dict[str, tuple]:

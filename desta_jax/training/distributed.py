@@ -7,7 +7,7 @@ import os
 import jax
 
 
-def start(coordinator: str = "", processes: int = 0, index: int = -1) -> None:
+def start(coordinator: str | None = None, processes: int | None = None, index: int | None = None) -> None:
     """Joins this process to the others of its run; on one machine it does nothing.
 
     On Cloud TPU and GKE nothing needs to be said: JAX finds the others. Elsewhere give all three arguments, or the
@@ -18,13 +18,17 @@ def start(coordinator: str = "", processes: int = 0, index: int = -1) -> None:
     """
     if jax.distributed.is_initialized():
         return
-    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "")
-    processes = processes or int(os.environ.get("JAX_NUM_PROCESSES", 0))
-    index = index if index >= 0 else int(os.environ.get("JAX_PROCESS_ID", -1))
-    if coordinator or processes or index >= 0:
-        if not (coordinator and processes and index >= 0):
+    given = {
+        "JAX_COORDINATOR_ADDRESS": coordinator,
+        "JAX_NUM_PROCESSES": processes,
+        "JAX_PROCESS_ID": index,
+    }
+    given = {name: os.environ.get(name) if value is None else value for name, value in given.items()}
+    if any(value is not None for value in given.values()):
+        if None in given.values():
             raise ValueError("--coordinator, --processes and --process_index go together: give all three")
-        jax.distributed.initialize(coordinator, processes, index)
+        address, count, number = given.values()
+        jax.distributed.initialize(address, int(count), int(number))
     elif _several_tpu_hosts():
         jax.distributed.initialize()
 

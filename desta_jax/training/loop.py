@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from desta_jax import sharding
@@ -239,26 +240,24 @@ class Validation:
 def stop_on_signal():
     """Turns SIGTERM and SIGINT into a question that all processes answer alike: stop after this step?
 
-    A second signal ends the process at once.
+    Several processes agree on the step through JAX, which catches SIGTERM itself. A second SIGINT ends a process at
+    once.
     """
-    caught = []
+    several, caught = jax.process_count() > 1, []
 
     def catch(number, _):
         if caught:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         caught.append(number)
+        if several:
+            signal.raise_signal(signal.SIGTERM)
 
     def stop(step: int) -> bool:
-        if jax.process_count() == 1:
-            return bool(caught)
-        from jax.experimental import multihost_utils
+        return multihost_utils.reached_preemption_sync_point(step) if several else bool(caught)
 
-        return multihost_utils.reached_preemption_sync_point(step)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
-        signal.signal(number, catch)
+    ours = (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, catch) for number in ours}
     try:
         yield stop
     finally:

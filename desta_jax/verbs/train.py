@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from absl import flags
 
-from desta_jax.verbs.verb import OVERRIDE, Verb, say
+from desta_jax.verbs.verb import OVERRIDE, UsageError, Verb, say
 
 
 def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("config", None, "a Python file with get_config(), such as configs/smol.py", values)
     flags.DEFINE_string("workdir", None, "the folder of the run", values)
     flags.DEFINE_multi_string(OVERRIDE, [], "changes a key of the config: --config.train.steps=100", values)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of the run's first process; on Cloud TPU not needed", values)
+    flags.DEFINE_integer("processes", None, "how many processes the run has; on Cloud TPU not needed", 1, None, values)
+    flags.DEFINE_integer("process_index", None, "which of them this is, from 0; on TPU not needed", 0, None, values)
 
 
 def run(values: flags.FlagValues) -> int:
     from desta_jax.config import load_config
     from desta_jax.evaluation.in_training import Examiner
+    from desta_jax.training import distributed
     from desta_jax.training.loop import train
 
+    together = (values.coordinator, values.processes, values.process_index)
+    if any(value is not None for value in together) and None in together:
+        raise UsageError("--coordinator, --processes and --process_index go together: give all three")
     config = load_config(values.config, values[OVERRIDE].value)
+    distributed.start(*together)
     examiner = Examiner(config, values.workdir, say)
     return train(config, values.workdir, answers=examiner.answers, scores=examiner.scores)
 

@@ -1,0 +1,109 @@
+"""Runs of several processes on this machine: eight devices in all, whatever the number of processes."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from desta_jax.training.loop import COMPLETE, STOPPED, train
+
+DEVICES = 8
+SECONDS_TO_END = 150  # for those that are left when a process dies; the coordinator misses it after 100 s at the latest
+
+
+@pytest.fixture(scope="module")
+def whole(config_of, tmp_path_factory):
+    """The same run in one process."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    assert train(config_of(), str(workdir)) == COMPLETE
+    return workdir
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """launch(config, workdir, count): the processes of a run; those that a test leaves running are killed."""
+    started = []
+
+    def launch(config, workdir, count):
+        file = tmp_path / f"config{len(started)}.py"
+        file.write_text(f"def get_config():\n    return {config.to_dict()!r}\n")
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            address = f"localhost:{probe.getsockname()[1]}"
+        flags = os.environ["XLA_FLAGS"].replace(f"count={DEVICES}", f"count={DEVICES // count}")
+        command = [sys.executable, "-m", "desta_jax", "train", "--config", file, "--workdir", workdir]
+        processes = []
+        for index in range(count):
+            joined = ["--coordinator", address, "--processes", str(count), "--process_index", str(index)]
+            with (tmp_path / f"{file.stem}-{index}.txt").open("w") as log:
+                processes.append(
+                    subprocess.Popen([*command, *joined], env={**os.environ, "XLA_FLAGS": flags}, stderr=log)
+                )
+        started.extend(processes)
+        return processes
+
+    yield launch
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def wait_for_lines(processes, workdir, count):
+    """Until metrics.jsonl has that many lines, or a process has ended."""
+    metrics = pathlib.Path(workdir) / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= count):
+        assert all(process.poll() is None for process in processes), "a process ended too soon"
+        time.sleep(0.05)
+
+
+def said(tmp_path):
+    return "\n".join(f"{file.name}:\n{file.read_text()[-3000:]}" for file in sorted(tmp_path.glob("config*.txt")))
+
+
+def assert_same_run(rows, expected):
+    """The same samples in the same order; losses within float32's sums in another order, and six Adam steps."""
+    assert [row["samples"] for row in rows] == [row["samples"] for row in expected]
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in expected], rel=1e-4)
+
+
+def test_killed_as_two_processes_and_resumed_as_four_over_another_mesh(config_of, whole, launch, tmp_path, metrics_of):
+    workdir = tmp_path / "run"
+    pair = launch(config_of(**{"mesh.fsdp": 2}), workdir, 2)
+    wait_for_lines(pair, workdir, 3)
+    for process in pair:
+        process.kill()
+    four = launch(config_of(**{"mesh.fsdp": 4, "mesh.tensor": 2}), workdir, 4)
+    assert [process.wait() for process in four] == [COMPLETE] * 4, said(tmp_path)
+    assert_same_run(metrics_of(workdir), metrics_of(whole))
+
+
+def test_a_signal_to_one_process_stops_all_of_them_after_saving(config_of, whole, launch, tmp_path, metrics_of):
+    workdir = tmp_path / "run"
+    config = config_of(**{"checkpoint.every_steps": 100, "train.steps": 6})
+    pair = launch(config, workdir, 2)
+    wait_for_lines(pair, workdir, 1)
+    pair[1].send_signal(signal.SIGTERM)
+    assert [process.wait() for process in pair] == [STOPPED] * 2, said(tmp_path)
+    assert train(config, str(workdir)) == COMPLETE
+    assert_same_run(metrics_of(workdir), metrics_of(whole))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_one_process_dies_the_other_ends_too(config_of, launch, tmp_path, victim):
+    workdir = tmp_path / "run"
+    pair = launch(config_of(**{"train.steps": 100000}), workdir, 2)
+    wait_for_lines(pair, workdir, 2)
+    pair[victim].kill()
+    assert pair[1 - victim].wait(SECONDS_TO_END) not in (COMPLETE, STOPPED)
+
+
+def test_flags_of_a_process_go_together(config_of, tmp_path):
+    command = [sys.executable, "-m", "desta_jax", "train", "--config", "configs/micro.py", "--workdir", tmp_path]
+    ended = subprocess.run([*command, "--processes", "2"], capture_output=True, text=True)
+    assert ended.returncode == 2 and "--coordinator, --processes and --process_index go together" in ended.stderr
