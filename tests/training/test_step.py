@@ -129,6 +129,23 @@ def test_every_mesh_gives_the_same_steps(setting, one_device, shape):
         np.testing.assert_allclose(metrics["grad_norm"], told["grad_norm"], rtol=2e-4)
 
 
+def test_activations_stay_where_their_rows_are(setting, one_device):
+    """Weights come to the rows, not rows to the weights: no device ever holds all rows of an activation."""
+    model, batch, _ = one_device
+    mesh = sharding.make_mesh(2, 2, 2)
+    _, state, compiled, frozen = start(setting, mesh, model=model)
+    with jax.set_mesh(mesh):
+        program = compiled.lower(state, frozen, sharding.put_batch(batch, mesh, batch.rows)).compile()
+    text = program.as_text()
+    rows, clips, _ = batch.audio.shape
+    for whole, length in ((rows * clips, oracle.FRAMES), (rows, batch.tokens.shape[1])):
+        assert f"[{whole // 4},{length},32]" in text  # four places along data and fsdp
+        assert f"[{whole},{length},32]" not in text
+    for path, leaf in tree.flatten(frozen).items():
+        if path.endswith("kernel") and leaf.ndim == 3 and "lm." in path:
+            assert leaf.addressable_shards[0].data.size == leaf.size // 4, path  # over fsdp and tensor
+
+
 def test_accumulation_and_remat_give_the_whole_batchs_step(setting, plain):
     batch = oracle.random_batch(rows=8)
     whole, state = plain
