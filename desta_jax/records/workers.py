@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures as futures
+import contextlib
 import dataclasses
 import itertools
 import multiprocessing
@@ -99,7 +100,7 @@ class Workers:
         more rows than `allowed_bad` were bad; arguments not begun by then are left out.
 
         Raises:
-            RuntimeError: if a process died.
+            ChildProcessError: a process died.
         """
         arguments = iter(arguments)
         waiting = collections.deque()
@@ -107,7 +108,8 @@ class Workers:
         while True:
             if not self._counters.stop.is_set():
                 some = itertools.islice(arguments, 2 * self._number - len(waiting))
-                waiting.extend(self._pool.submit(_run, function, argument) for argument in some)
+                with _told_when_a_worker_dies():
+                    waiting.extend(self._pool.submit(_run, function, argument) for argument in some)
             if not waiting:
                 return
             done, _ = futures.wait(waiting, _POLL_SECONDS, futures.FIRST_COMPLETED)
@@ -118,14 +120,17 @@ class Workers:
             for future in done:
                 waiting.remove(future)
                 progress.shard_done()
-                yield _result(future)
+                with _told_when_a_worker_dies():
+                    result = future.result()
+                yield result
 
 
-def _result(future: futures.Future) -> Any:
+@contextlib.contextmanager
+def _told_when_a_worker_dies():
     try:
-        return future.result()
+        yield
     except futures.BrokenExecutor:
-        raise RuntimeError(
+        raise ChildProcessError(
             "a worker process died (out of memory, or killed); run the same command again to go on, with fewer "
             "workers if memory is short"
         ) from None
