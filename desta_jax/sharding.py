@@ -67,12 +67,18 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
 
 def partition(path: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
     """How the parameter at this path lies on the mesh; an axis that its mesh axis does not divide stays whole."""
-    axes = next((axes for pattern, axes in PARAMETERS if tree.match(pattern, path)), ())
-    spec = []
-    for size, axis in zip(shape, axes):
-        place = LOGICAL.get(axis)
-        spec.append(place if place and size % mesh.shape[place] == 0 else None)
-    return PartitionSpec(*spec)
+    return _spec(_axes(path), shape, mesh)
+
+
+def _axes(path: str) -> tuple[str | None, ...]:
+    return next((axes for pattern, axes in PARAMETERS if tree.match(pattern, path)), ())
+
+
+def _spec(axes: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+    places = [LOGICAL.get(axis) for axis in axes]
+    return PartitionSpec(
+        *(place if place and size % mesh.shape[place] == 0 else None for size, place in zip(shape, places))
+    )
 
 
 def parameter_shardings(parameters: Tree, mesh: Mesh) -> Tree:
@@ -135,6 +141,31 @@ def constrain_rows(x: jax.Array) -> jax.Array:
     if mesh.empty or mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(LOGICAL["rows"]))
+
+
+def gather_width(parameters, path: str):
+    """Parameters on their way into a computation: whole along the residual stream's width, else as they lie.
+
+    Said where a layer's work begins, so that its weights are gathered once, while the layer before it is at work.
+    Left to itself the compiler gathers some of them a sixteenth at a time, in small products that keep no chip busy.
+
+    Args:
+        parameters: an array, or a module such as one layer of a stack (its arrays without the axis of layers).
+        path: where they stand in a parameter tree, as PARAMETERS has it: "layers", "embed".
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape[LOGICAL["width"]] == 1:
+        return parameters
+
+    def gather(keys, leaf):
+        name = jax.tree_util.keystr(keys, simple=True, separator=".").removesuffix(".value")
+        axes = _axes(f"{path}.{name}" if name else path)
+        if "width" not in axes:
+            return leaf
+        whole = [None if axis == "width" else axis for axis in axes[-leaf.ndim :]]
+        return jax.lax.with_sharding_constraint(leaf, _spec(whole, leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(gather, parameters)
 
 
 def constrain_parts(x: jax.Array) -> jax.Array:

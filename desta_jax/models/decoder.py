@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int32, Key
 from desta_jax.models.attention import attend, causal_mask
 from desta_jax.models.layers import Linear, RMSNorm, stack
 from desta_jax.models.shapes import DecoderShape, Rotary
-from desta_jax.sharding import constrain_rows
+from desta_jax.sharding import constrain_rows, gather_width
 
 Rotation = tuple[Float[Array, "b t c"], Float[Array, "b t c"]]
 LoRAUpdate = Callable[[Float[Array, "b t d"]], tuple[Array, Array, Array]]
@@ -127,7 +127,7 @@ class Decoder(nnx.Module):
         def run(x, scanned):
             layer, lora_layer, layer_key = scanned
             update = None if lora_layer is None else lambda x: lora_update(lora_layer, x, layer_key)
-            x = layer(x, rotation, lambda q, k, v: attend(q, k, v, mask=mask), update)
+            x = gather_width(layer, "layers")(x, rotation, lambda q, k, v: attend(q, k, v, mask=mask), update)
             return constrain_rows(x), None
 
         depth = jax.tree.leaves(self.layers)[0].shape[0]

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from desta_jax.models.attention import MultiHeadAttention
 from desta_jax.models.layers import GeluMLP, LayerNorm, Linear, dropout, split_or_none, stack
-from desta_jax.sharding import constrain_rows
+from desta_jax.sharding import constrain_rows, gather_width
 
 BLOCK_EPSILON = 1e-12
 MLP_WIDTH = 3072  # whatever the width: the reference leaves BERT's default
@@ -84,6 +84,7 @@ class Connector(nnx.Module):
 
         def run(queries, layer_and_key):
             layer, layer_key = layer_and_key
+            layer = gather_width(layer, "layers")
             return constrain_rows(layer(queries, frames, dropout_rate=dropout_rate, key=layer_key)), None
 
         layer_keys = None if key is None else jax.random.split(key, depth)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 from desta_jax.models.attention import MultiHeadAttention
 from desta_jax.models.layers import Conv1d, GeluMLP, LayerNorm, stack
 from desta_jax.models.shapes import WhisperShape
-from desta_jax.sharding import constrain_rows
+from desta_jax.sharding import constrain_rows, gather_width
 
 EPSILON = 1e-5
 
@@ -67,7 +67,7 @@ class Encoder(nnx.Module):
         def run(carry, layer_and_slot):
             x, taps = carry
             layer, slot = layer_and_slot
-            x = constrain_rows(layer(x))
+            x = constrain_rows(gather_width(layer, "layers")(x))
             return (x, jax.lax.dynamic_update_index_in_dim(taps, x, slot, axis=1)), None
 
         (x, taps), _ = jax.lax.scan(run, (x, taps), (layers, slots))

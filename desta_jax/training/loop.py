@@ -104,15 +104,15 @@ def iterate(run, state, frozen, checkpoints, journal, stop, answers, scores) -> 
             stopped = stop(done)
             validated = None
             if last or _due(done, config.evaluate.every_steps):
-                watch.settle()
-                validated = validate(done, state.adapter)
+                with watch.aside():
+                    validated = validate(done, state.adapter)
             if last or stopped or _due(done, config.checkpoint.every_steps):
                 watch.settle()
                 checkpoints.save(done, state, validated)
                 journal.flush()
             if scores and not stopped and config.evaluate.benchmarks:
                 if last or _due(done, config.evaluate.benchmark_every_steps):
-                    with jax.transfer_guard("allow"):
+                    with watch.aside(), jax.transfer_guard("allow"):
                         journal.scores(done, scores(run, frozen, state.adapter, done))
             if stopped and not last:
                 journal.say(f"stopped after step {done}; saved. Start the same command again to go on.")
@@ -164,7 +164,7 @@ class Watch:
     def __init__(self, run: Run, journal: Journal, start: int):
         self._run, self._journal, self._pending = run, journal, deque()
         self._clock, self._logged = time.perf_counter(), start
-        self._lost = 0
+        self._aside = 0.0
 
     def __call__(self, step: int, metrics: dict) -> None:
         """Takes note of a step that was started."""
@@ -176,6 +176,14 @@ class Watch:
         """Looks at every step that was started."""
         while self._pending:
             self._look(*self._pending.popleft())
+
+    @contextmanager
+    def aside(self):
+        """Settles, and does not count the time of what follows as the steps'."""
+        self.settle()
+        start = time.perf_counter()
+        yield
+        self._aside += time.perf_counter() - start
 
     def _look(self, step: int, metrics: dict) -> None:
         config, values = self._run.config, {key: value.item() for key, value in jax.device_get(metrics).items()}
@@ -194,8 +202,8 @@ class Watch:
 
     def _log(self, step: int, values: dict) -> None:
         run, now = self._run, time.perf_counter()
-        seconds = (now - self._clock) / max(1, step - self._logged)
-        self._clock, self._logged = now, step
+        seconds = (now - self._clock - self._aside) / max(1, step - self._logged)
+        self._clock, self._logged, self._aside = now, step, 0.0
         peak = peak_flops(jax.devices()[0])
         flops = step_flops(run.model, **dataclasses.asdict(run.inputs.shapes))
         row = {

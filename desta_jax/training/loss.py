@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
 from desta_jax.batch import IGNORED
+from desta_jax.sharding import gather_width
 
 CHUNK = 64
 """Labels a row whose logits exist at one time."""
@@ -29,7 +30,8 @@ def label_loss(
         labels: token ids, -1 for none.
     """
     asked = jnp.take_along_axis(hidden, label_positions[..., None], axis=1)
-    return cross_entropy(asked, jax.lax.stop_gradient(table), labels), jnp.sum(labels != IGNORED, dtype=jnp.int32)
+    table = gather_width(jax.lax.stop_gradient(table), "head")
+    return cross_entropy(asked, table, labels), jnp.sum(labels != IGNORED, dtype=jnp.int32)
 
 
 @jax.custom_vjp

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from desta_jax.training.checkpoint import read_adapter
 from desta_jax.training.loop import COMPLETE, STOPPED, train
 
 DEVICES = 8
@@ -82,15 +83,14 @@ def test_killed_as_two_processes_and_resumed_as_four_over_another_mesh(config_of
     assert_same_run(metrics_of(workdir), metrics_of(whole))
 
 
-def test_a_signal_to_one_process_stops_all_of_them_after_saving(config_of, whole, launch, tmp_path, metrics_of):
+def test_a_signal_to_one_process_stops_all_of_them_after_saving(config_of, launch, tmp_path, metrics_of):
     workdir = tmp_path / "run"
-    config = config_of(**{"checkpoint.every_steps": 100, "train.steps": 6})
-    pair = launch(config, workdir, 2)
+    pair = launch(config_of(**{"checkpoint.every_steps": 100000, "train.steps": 100000}), workdir, 2)
     wait_for_lines(pair, workdir, 1)
     pair[1].send_signal(signal.SIGTERM)
     assert [process.wait() for process in pair] == [STOPPED] * 2, said(tmp_path)
-    assert train(config, str(workdir)) == COMPLETE
-    assert_same_run(metrics_of(workdir), metrics_of(whole))
+    saved, _ = read_adapter(str(workdir))
+    assert [row["step"] for row in metrics_of(workdir)] == list(range(1, saved + 1))
 
 
 @pytest.mark.slow
