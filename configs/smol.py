@@ -23,9 +23,9 @@ def get_config():
             "placeholder_token": "<reponame>",  # in SmolLM2's vocabulary, and never in a conversation
         },
         "data": {"max_length": 160, "validation_max_length": 160, "audio_seconds": 8},
-        "train": {"batch_size": 8, "steps": 60},
-        "optimizer": {"peak_learning_rate": 1e-3, "warmup_steps": 6},
-        "checkpoint": {"every_steps": 30},
-        "evaluate": {"every_steps": 30},
-        "log": {"every_steps": 5},
+        "train": {"batch_size": 8, "steps": 32},
+        "optimizer": {"peak_learning_rate": 1e-3, "warmup_steps": 4},
+        "checkpoint": {"every_steps": 16},
+        "evaluate": {"every_steps": 16},
+        "log": {"every_steps": 4},
     }

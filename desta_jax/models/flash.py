@@ -70,6 +70,7 @@ def _on_one_device(queries, keys, values, *, width, interpret):
         cost_estimate=pl.CostEstimate(
             flops=4 * scores * width, transcendentals=scores, bytes_accessed=4 * queries.size * queries.dtype.itemsize
         ),
+        name="flash_attend",
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * 3),
         interpret=interpret,
     )(queries, keys, values)
