@@ -11,14 +11,14 @@ import numpy as np
 
 from desta_jax import generation
 from desta_jax.generation import Answer
-from desta_jax.training import checkpoint
 from desta_jax.tree import count, flatten
 from desta_jax.weights.adapter import read_adapter
+from desta_jax.weights.trained import read_trained
 
 
 def read_back(here: pathlib.Path) -> tuple[int, int]:
     """The checkpoint's step and its number of parameters; raises ValueError unless the export equals it bit for bit."""
-    step, trained = checkpoint.read_adapter(str(here / "run"))
+    step, trained = read_trained(str(here / "run"))
     exported, _ = read_adapter(here / "adapter")
     before, after = flatten(trained), flatten(exported)
     differing = sorted(before.keys() ^ after.keys())

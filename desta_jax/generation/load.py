@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -33,6 +32,7 @@ from desta_jax.programs import keep_programs
 from desta_jax.tree import Tree
 from desta_jax.weights.adapter import read_adapter
 from desta_jax.weights.folder import ModelFolder
+from desta_jax.weights.trained import read_trained
 
 END_OF_TURN = "<|eot_id|>"  # Llama 3's: the reference stops there whatever the generation config says
 
@@ -151,7 +151,7 @@ def _read_adapter(
         return jax.device_get(folder.restore("adapter", shapes)), settings
     if (adapter / "checkpoints").exists():
         config = _run_config(adapter)
-        return _read_checkpoint(adapter / "checkpoints", step), _run_settings(config, whisper)
+        return read_trained(str(adapter), step)[1], _run_settings(config, whisper)
     trained, config = read_adapter(adapter, encoder=whisper, lm=decoder)
     return trained, _reference_settings(config, whisper)
 
@@ -189,22 +189,6 @@ def _run_settings(config, whisper: WhisperShape) -> dict[str, Any]:
         "audio_locator": AUDIO_LOCATOR,
         "audio_seconds": config.data.audio_seconds,
     }
-
-
-def _read_checkpoint(folder: epath.Path, step: int | None) -> Tree:
-    """The adapter alone of a run's checkpoint."""
-    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-    if not steps or step not in (None, *steps):
-        there = f"; there are {', '.join(map(str, steps))}" if steps else ""
-        raise FileNotFoundError(f"{folder} has no checkpoint{'' if step is None else f' of step {step}'}{there}")
-    item = folder.resolve() / str(steps[-1] if step is None else step) / "default"
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        shapes = checkpointer.metadata(item).item_metadata.tree["adapter"]
-        whole = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        like = {"adapter": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)}
-        arguments = ocp.checkpoint_utils.construct_restore_args(like)
-        restored = checkpointer.restore(item, args=ocp.args.PyTreeRestore(like, arguments, partial_restore=True))
-    return jax.device_get(restored["adapter"])
 
 
 def _run_config(workdir: epath.Path):

@@ -13,8 +13,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from desta_jax.training.step import TrainState
 from desta_jax.tree import Tree, differences, flatten
-
-FOLDER = "checkpoints"
+from desta_jax.weights.trained import FOLDER
 
 
 class Checkpoints:
@@ -95,29 +94,6 @@ def from_dict(tree: Tree, like: TrainState) -> TrainState:
         is_leaf=lambda node: type(node) in kinds,
     )
     return TrainState(tree["step"], tree["skipped"], tree["adapter"], optimizer)
-
-
-def read_adapter(workdir: str, step: int | None = None) -> tuple[int, Tree]:
-    """The adapter of a checkpoint (the newest, unless `step` is given) as NumPy arrays, and its step.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint, or none of that step.
-    """
-    folder = epath.Path(workdir).resolve() / FOLDER
-    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.exists() else []
-    if not steps or (step is not None and step not in steps):
-        asked = "no checkpoint" if step is None else f"no checkpoint of step {step}"
-        there = f"; there are {', '.join(map(str, steps))}" if steps else ""
-        raise FileNotFoundError(f"{folder} holds {asked}{there}")
-    step = steps[-1] if step is None else step
-    item = folder / str(step) / "default"
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        shapes = checkpointer.metadata(item).item_metadata.tree["adapter"]
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-        like = {"adapter": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)}
-        arguments = ocp.checkpoint_utils.construct_restore_args(like)
-        restored = checkpointer.restore(item, args=ocp.args.PyTreeRestore(like, arguments, partial_restore=True))
-    return step, jax.device_get(restored["adapter"])
 
 
 def write_config(workdir: str, text: str) -> None:

@@ -8,9 +8,9 @@ from etils import epath
 
 from desta_jax.config import from_json
 from desta_jax.models.shapes import tap_layers_for
-from desta_jax.training.checkpoint import read_adapter
 from desta_jax.weights.adapter import write_adapter
 from desta_jax.weights.folder import ModelFolder
+from desta_jax.weights.trained import read_trained
 
 
 def export(
@@ -33,7 +33,7 @@ def export(
         raise FileNotFoundError(f"{workdir} has no config.json: it is not the work directory of a run")
     config = from_json(file.read_text())
     folder = ModelFolder(config.model.checkpoint)
-    _, adapter = read_adapter(workdir, step)
+    _, adapter = read_trained(workdir, step)
     return write_adapter(
         out,
         adapter,

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from desta_jax.config import make_config
-from desta_jax.training.checkpoint import Checkpoints, changed_keys, read_adapter, write_config
+from desta_jax.training.checkpoint import Checkpoints, changed_keys, write_config
 from desta_jax.training.optimizer import make_optimizer
 from desta_jax.training.step import init_state
+from desta_jax.weights.trained import read_trained
 
 
 def state_of(value, width=3):
@@ -37,7 +38,7 @@ def test_the_newest_and_the_best_are_kept(saved):
 
 def test_each_comes_back(saved):
     for step, asked in ((5, None), (2, 2)):
-        found, adapter = read_adapter(str(saved), asked)
+        found, adapter = read_trained(str(saved), asked)
         assert found == step
         np.testing.assert_array_equal(adapter["connector"]["proj"]["kernel"], np.full((2, 3), step))
 

@@ -12,12 +12,12 @@ import time
 import numpy as np
 import pytest
 
-from desta_jax.training.checkpoint import read_adapter
 from desta_jax.training.export import export
 from desta_jax.training.loop import COMPLETE, STOPPED, train
 from desta_jax.tree import flatten
 from desta_jax.weights.adapter import read_adapter as read_exported
 from desta_jax.weights.convert import convert
+from desta_jax.weights.trained import read_trained
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def whole(config_of, tmp_path_factory):
 
 
 def same_adapter(one, other):
-    (step, one), (other_step, other) = read_adapter(str(one)), read_adapter(str(other))
+    (step, one), (other_step, other) = read_trained(str(one)), read_trained(str(other))
     assert step == other_step
     for path, leaf in flatten(one).items():
         np.testing.assert_array_equal(leaf, flatten(other)[path], err_msg=path)
@@ -93,7 +93,7 @@ def test_sigterm_saves_and_asks_to_be_started_again(config_of, whole, tmp_path, 
     process.send_signal(signal.SIGTERM)
     assert process.wait() == STOPPED
     assert b"saved" in process.stderr.read()
-    stopped_at = read_adapter(str(workdir))[0]
+    stopped_at = read_trained(str(workdir))[0]
     assert 2 <= stopped_at < 6
     assert train(config, str(workdir)) == COMPLETE
     assert metrics_of(workdir) == metrics_of(whole)
@@ -126,7 +126,7 @@ def test_packed_rows_train_too(config_of, tmp_path, metrics_of):
 
 def test_export_reads_back_bit_for_bit(whole, tmp_path):
     exported, config = read_exported(export(str(whole), str(tmp_path / "adapter")))
-    _, adapter = read_adapter(str(whole))
+    _, adapter = read_trained(str(whole))
     for path, leaf in flatten(adapter).items():
         np.testing.assert_array_equal(flatten(exported)[path], leaf, err_msg=path)
     assert config["target_layer_ids"] == [0, 1] and config["audio_seconds"] == 1

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from desta_jax.training.checkpoint import read_adapter
 from desta_jax.training.loop import COMPLETE, STOPPED, train
+from desta_jax.weights.trained import read_trained
 
 DEVICES = 8
 SECONDS_TO_END = 150  # for those that are left when a process dies; the coordinator misses it after 100 s at the latest
@@ -89,7 +89,7 @@ def test_a_signal_to_one_process_stops_all_of_them_after_saving(config_of, launc
     wait_for_lines(pair, workdir, 1)
     pair[1].send_signal(signal.SIGTERM)
     assert [process.wait() for process in pair] == [STOPPED] * 2, said(tmp_path)
-    saved, _ = read_adapter(str(workdir))
+    saved, _ = read_trained(str(workdir))
     assert [row["step"] for row in metrics_of(workdir)] == list(range(1, saved + 1))
 
 

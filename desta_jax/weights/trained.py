@@ -1,0 +1,35 @@
+"""The adapter that a run has trained so far, out of its checkpoints."""
+
+from __future__ import annotations
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from desta_jax.tree import Tree
+
+FOLDER = "checkpoints"  # of a work directory
+
+
+def read_trained(workdir: str, step: int | None = None) -> tuple[int, Tree]:
+    """The adapter of a run's checkpoint (the newest, unless `step` is given) as NumPy arrays, and its step.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint, or none of that step.
+    """
+    folder = epath.Path(workdir).resolve() / FOLDER
+    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.exists() else []
+    if not steps or (step is not None and step not in steps):
+        asked = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+        there = f"; there are {', '.join(map(str, steps))}" if steps else ""
+        raise FileNotFoundError(f"{folder} holds {asked}{there}")
+    step = steps[-1] if step is None else step
+    item = folder / str(step) / "default"
+    handler = ocp.PyTreeCheckpointHandler()
+    shapes = handler.metadata(item).tree["adapter"]
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    like = {"adapter": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)}
+    arguments = ocp.checkpoint_utils.construct_restore_args(like)
+    restored = handler.restore(item, args=ocp.args.PyTreeRestore(like, arguments, partial_restore=True))
+    handler.close()
+    return step, jax.device_get(restored["adapter"])
