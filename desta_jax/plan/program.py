@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -15,27 +14,15 @@ from desta_jax import sharding, tree
 from desta_jax.batch import Batch
 from desta_jax.inputs.pipeline import Shapes
 from desta_jax.models.audio_lm import AudioLM
-from desta_jax.training.optimizer import learning_rate, make_optimizer
-from desta_jax.training.step import compile_step, init_state, state_shardings, train_step
-
-PRECISION = {"float32": "highest", "bfloat16": None}
+from desta_jax.training.optimizer import make_optimizer
+from desta_jax.training.step import compile_step, configured_step, init_state, matmul_precision, state_shardings
 
 
 def lower_step(config: ConfigDict, model: AudioLM, shapes: Shapes, steps: int, mesh: Mesh) -> jax.stages.Lowered:
     """The very step that `desta-jax train` runs, for a mesh of described or true devices."""
-    optimizer = make_optimizer(config, steps)
-    step = functools.partial(
-        train_step,
-        model=model,
-        optimizer=optimizer,
-        schedule=learning_rate(config, steps),
-        seed=config.seed,
-        remat=config.remat,
-        accumulate=config.train.accumulate,
-    )
     state, frozen, batch = arguments(config, model, shapes, steps, mesh)
-    precision = jax.default_matmul_precision(PRECISION[config.compute_dtype])
-    with precision, jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    step = configured_step(config, model, steps)
+    with matmul_precision(config), jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         return compile_step(step, mesh, state, frozen).lower(state, frozen, batch)
 
 

@@ -22,7 +22,15 @@ from desta_jax.programs import keep_programs
 from desta_jax.training import checkpoint, distributed
 from desta_jax.training.metrics import Journal, peak_flops
 from desta_jax.training.run import Run, assemble, describe, first_adapter, load_frozen
-from desta_jax.training.step import TrainState, compile_step, init_state, mean_loss, state_shardings, train_step
+from desta_jax.training.step import (
+    TrainState,
+    compile_step,
+    configured_step,
+    init_state,
+    matmul_precision,
+    mean_loss,
+    state_shardings,
+)
 from desta_jax.tree import Tree
 
 COMPLETE, STOPPED = 0, 75  # exit statuses: done; stopped by a signal after saving, to be started again (EX_TEMPFAIL)
@@ -59,7 +67,7 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None, s
         run = assemble(config, workdir)
         check_can_answer(config)
         checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
-        with jax.set_mesh(run.mesh), jax.default_matmul_precision(_precision(config)):
+        with jax.set_mesh(run.mesh), matmul_precision(config):
             frozen = load_frozen(run)
             state = restore_or_start(run, checkpoints)
             journal = Journal(workdir, config, start=int(state.step), steps=run.steps, silent=jax.process_index() != 0)
@@ -76,20 +84,7 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None, s
 def iterate(run, state, frozen, checkpoints, journal, stop, answers, scores) -> int:
     """Step after step, from the state's own to the last."""
     config, start = run.config, int(state.step)
-    step = compile_step(
-        functools.partial(
-            train_step,
-            model=run.model,
-            optimizer=run.optimizer,
-            schedule=run.schedule,
-            seed=config.seed,
-            remat=config.remat,
-            accumulate=config.train.accumulate,
-        ),
-        run.mesh,
-        state,
-        frozen,
-    )
+    step = compile_step(configured_step(config, run.model, run.steps), run.mesh, state, frozen)
     validate = Validation(run, frozen, journal, answers)
     if start == 0 and config.evaluate.every_steps:
         validate(0, state.adapter)
@@ -275,8 +270,3 @@ def stop_on_signal():
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _precision(config: ConfigDict) -> str | None:
-    """float32 means float32: TPUs would multiply in bfloat16 unless told."""
-    return "highest" if config.compute_dtype == "float32" else None

@@ -17,7 +17,7 @@ from desta_jax.inputs.pipeline import Inputs, evaluation_inputs, training_inputs
 from desta_jax.inputs.prompt import PromptBuilder
 from desta_jax.models.audio_lm import AudioLM
 from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape, tap_layers_for
-from desta_jax.training.optimizer import learning_rate, make_optimizer
+from desta_jax.training.optimizer import make_optimizer
 from desta_jax.tree import Tree, flatten
 from desta_jax.weights.folder import ModelFolder
 
@@ -34,7 +34,6 @@ class Run:
     inputs: Inputs
     validation: Inputs | None
     steps: int
-    schedule: optax.Schedule
     optimizer: optax.GradientTransformation
 
 
@@ -67,7 +66,6 @@ def assemble(config: ConfigDict, workdir: str) -> Run:
         inputs=inputs,
         validation=validation,
         steps=steps,
-        schedule=learning_rate(config, steps),
         optimizer=make_optimizer(config, steps),
     )
 

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int32
+from ml_collections import ConfigDict
 
 from desta_jax import sharding
 from desta_jax.batch import Batch
 from desta_jax.models.audio_lm import AudioLM
 from desta_jax.training.loss import label_loss
+from desta_jax.training.optimizer import learning_rate, make_optimizer
 from desta_jax.tree import Tree
 
 
@@ -121,6 +123,24 @@ def _accumulated(adapter, frozen, batch, model, key, remat, parts):
     zeros = (jnp.float32(0), jnp.int32(0), jax.tree.map(jnp.zeros_like, adapter))
     sums, _ = jax.lax.scan(add, zeros, (dealt, jnp.arange(parts)))
     return sums
+
+
+def configured_step(config: ConfigDict, model: AudioLM, steps: int) -> Callable:
+    """train_step with all but its state, frozen weights and batch given, for a run of so many steps."""
+    return functools.partial(
+        train_step,
+        model=model,
+        optimizer=make_optimizer(config, steps),
+        schedule=learning_rate(config, steps),
+        seed=config.seed,
+        remat=config.remat,
+        accumulate=config.train.accumulate,
+    )
+
+
+def matmul_precision(config: ConfigDict):
+    """A context in which float32 means float32: TPUs would multiply in bfloat16 unless told."""
+    return jax.default_matmul_precision("highest" if config.compute_dtype == "float32" else None)
 
 
 def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:

@@ -22,11 +22,11 @@ def run(values: flags.FlagValues) -> int:
     from desta_jax.training import distributed
     from desta_jax.training.loop import train
 
-    together = (values.coordinator, values.processes, values.process_index)
-    if any(value is not None for value in together) and None in together:
-        raise UsageError("--coordinator, --processes and --process_index go together: give all three")
     config = load_config(values.config, values[OVERRIDE].value)
-    distributed.start(*together)
+    try:
+        distributed.start(values.coordinator, values.processes, values.process_index)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     examiner = Examiner(config, values.workdir, say)
     return train(config, values.workdir, answers=examiner.answers, scores=examiner.scores)
 
