@@ -6,35 +6,9 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from oracle import FAMILIES, VOCABULARY
 
-VOCABULARY = 96
 CHAT_TEMPLATE = "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{% endfor %}"
-DECODER = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 1,
-}
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 500000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-FAMILIES = {
-    "llama": lambda: transformers.LlamaConfig(**DECODER, tie_word_embeddings=False, rope_parameters=LLAMA3_ROPE),
-    "llama-tied": lambda: transformers.LlamaConfig(**DECODER, tie_word_embeddings=True),
-    "qwen2": lambda: transformers.Qwen2Config(**DECODER, tie_word_embeddings=False),
-    "qwen3": lambda: transformers.Qwen3Config(**DECODER, tie_word_embeddings=True, head_dim=24),
-}
 
 
 def write_tokenizer(folder, chat_template=CHAT_TEMPLATE, size=40):
