@@ -1,0 +1,179 @@
+"""Makes the listening corpus: clips of speech, dialogue, sounds and music, with what is known of each.
+
+    python data/listening/make.py --out corpus --sakura SAKURA
+    python data/listening/make.py --out corpus --sources espeak,made    # some of it
+
+Writes OUT/audio (FLAC, 16 kHz, one channel, at most 8 seconds), OUT/train and OUT/test (speech.jsonl, dialogue.jsonl,
+sound.jsonl, music.jsonl: one object a clip, or a segment of a dialogue, in mixed order) and OUT/corpus.json (counts,
+hours, licences). What is there is not made twice; from nothing, the same command makes the same files.
+
+SAKURA is a checkout of https://github.com/ckyang1124/SAKURA. Packages of other sources are downloaded into --cache,
+from the addresses in DEBIAN_MIRROR and PYPI_MIRROR where these are set.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import hashlib
+import json
+import multiprocessing
+import os
+import pathlib
+import sys
+import time
+
+import clips
+import sakura
+import scenes
+import sounds
+import voices
+
+SOURCES = {source.NAME: source for source in (sakura, voices, sounds, scenes.Scenes, scenes.Dialogue)}
+KINDS = ("speech", "dialogue", "sound", "music")
+SPLITS = ("train", "test")
+
+
+def main() -> None:
+    arguments = parse()
+    places = clips.Places(arguments.cache, arguments.sakura)
+    for name in arguments.sources:
+        make(name, places, arguments.out, arguments.workers)
+    report(write_metadata(arguments.out), arguments.out)
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="the corpus's folder")
+    parser.add_argument("--sakura", type=pathlib.Path, help="a checkout of SAKURA; without it its clips are left out")
+    parser.add_argument("--cache", type=pathlib.Path, help="what is downloaded (default: OUT/cache)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    names = ", ".join(SOURCES)
+    parser.add_argument("--sources", default=",".join(SOURCES), help=f"some of {names}, with commas (default: all)")
+    arguments = parser.parse_args(words)
+    arguments.cache = arguments.cache or arguments.out / "cache"
+    arguments.sources = arguments.sources.split(",")
+    if unknown := set(arguments.sources) - SOURCES.keys():
+        parser.error(f"no source {', '.join(sorted(unknown))}: there are {names}")
+    return arguments
+
+
+def make(name: str, places: clips.Places, out: pathlib.Path, workers: int) -> None:
+    """Makes the clips of a source that are not there yet, and notes each in OUT/made/SOURCE.jsonl."""
+    if name == sakura.NAME and places.sakura is None:
+        print("sakura: LEFT OUT, for --sakura names no folder: no real recordings of emotion", file=sys.stderr)
+        return
+    planned = SOURCES[name].plan(places)
+    notes = out / "made" / f"{name}.jsonl"
+    notes.parent.mkdir(parents=True, exist_ok=True)
+    done = noted(notes, out)
+    todo = [clip for clip in planned if clip.audio not in done]
+    print(f"{name}: {len(planned)} clips, {len(planned) - len(todo)} of them there")
+    with notes.open("a", encoding="utf-8") as file:
+        for rows in Progress(name, len(todo)).over(rendered(name, todo, out, workers)):
+            file.write(json.dumps(rows, ensure_ascii=False) + "\n")
+            file.flush()
+
+
+def noted(notes: pathlib.Path, out: pathlib.Path) -> dict[str, list[dict]]:
+    """The rows of the clips that are there, by clip; a line that was broken off is passed over."""
+    found = {}
+    for line in notes.read_text(encoding="utf-8").splitlines() if notes.is_file() else ():
+        try:
+            rows = json.loads(line)
+        except ValueError:
+            continue
+        if (out / "audio" / rows[0]["audio"]).is_file():
+            found[rows[0]["audio"]] = rows
+    return found
+
+
+def rendered(name: str, todo: list[clips.Clip], out: pathlib.Path, workers: int):
+    """The rows of each clip, as it is made."""
+    jobs = [(name, clip, out / "audio") for clip in todo]
+    if workers <= 1:
+        yield from map(render, jobs)
+        return
+    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(render, jobs, chunksize=8)
+
+
+def render(job: tuple[str, clips.Clip, pathlib.Path]) -> list[dict]:
+    """Makes one clip; returns its rows, without the text where the clip is cut."""
+    name, clip, folder = job
+    samples, segments = SOURCES[name].render(clip)
+    duration, cut = clips.write(folder / clip.audio, samples)
+    fields = {key: value for key, value in clip.fields.items() if not (cut and key == "text")}
+    common = {"audio": clip.audio, "source": name, "kind": clip.kind} | fields
+    tail = {"duration": duration} | ({"held_out": clip.held_out} if clip.held_out else {})
+    return [common | segment | tail for segment in segments]
+
+
+class Progress:
+    """Says every few seconds how far a source is, and how long it will take."""
+
+    EVERY = 5.0
+
+    def __init__(self, name: str, total: int):
+        self.name, self.total = name, total
+
+    def over(self, items):
+        start = said = time.monotonic()
+        for number, item in enumerate(items, 1):
+            yield item
+            now = time.monotonic()
+            if now - said > self.EVERY:
+                left = (now - start) / number * (self.total - number)
+                print(f"{self.name}: {number} of {self.total}, {left:.0f} s left", flush=True)
+                said = now
+
+
+def write_metadata(out: pathlib.Path) -> dict:
+    """Writes the metadata of all clips that are there, and corpus.json; returns what it says."""
+    sources = {name: noted(out / "made" / f"{name}.jsonl", out) for name in SOURCES}
+    groups = sorted((rows for found in sources.values() for rows in found.values()), key=place)
+    lines = collections.defaultdict(list)
+    for rows in groups:
+        split = "test" if "held_out" in rows[0] else "train"
+        lines[split, rows[0]["kind"]] += [{key: row[key] for key in row if key != "kind"} for row in rows]
+    for split in SPLITS:
+        (out / split).mkdir(parents=True, exist_ok=True)
+        for kind in KINDS:
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines[split, kind])
+            write_whole(out / split / f"{kind}.jsonl", text)
+    corpus = summary(sources)
+    write_whole(out / "corpus.json", json.dumps(corpus, indent=1, ensure_ascii=False) + "\n")
+    return corpus
+
+
+def place(rows: list[dict]) -> bytes:
+    """Where a clip stands among the others: mixed, but the same whatever other clips there are."""
+    return hashlib.sha256(f"{clips.SEED} {rows[0]['audio']}".encode()).digest()
+
+
+def summary(sources: dict[str, dict[str, list[dict]]]) -> dict:
+    """Counts and hours by source and split, with licences."""
+    found = {name: made for name, made in sources.items() if made}
+    return {"seed": clips.SEED, "sources": {name: _summary(name, list(made.values())) for name, made in found.items()}}
+
+
+def _summary(name: str, made: list[list[dict]]) -> dict:
+    described = {"licence": SOURCES[name].LICENCE, "address": SOURCES[name].ADDRESS}
+    for split in SPLITS:
+        durations = [rows[0]["duration"] for rows in made if ("held_out" in rows[0]) == (split == "test")]
+        described[split] = {"clips": len(durations), "hours": round(sum(durations) / 3600, 3)}
+    return described
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.rename(path)
+
+
+def report(corpus: dict, out: pathlib.Path) -> None:
+    counts = {name: source["train"]["clips"] + source["test"]["clips"] for name, source in corpus["sources"].items()}
+    print(f"{out}: {sum(counts.values())} clips ({', '.join(f'{name} {count}' for name, count in counts.items())})")
+
+
+if __name__ == "__main__":
+    main()
