@@ -77,6 +77,12 @@ def resampled(samples: np.ndarray, rate: int) -> np.ndarray:
     return soxr.resample(samples, rate, RATE) if rate != RATE else samples
 
 
+def joined(parts: list[np.ndarray], pause: float) -> np.ndarray:
+    """Sounds one after the other, with so many seconds of silence between."""
+    gap = np.zeros(int(pause * RATE), np.float32)
+    return np.concatenate([piece for part in parts for piece in (gap, part)][1:])
+
+
 def read(source: Any) -> np.ndarray:
     """A sound file (a path or an open binary file) as one channel at 16 kHz."""
     samples, rate = soundfile.read(source, dtype="float32", always_2d=True)

@@ -8,7 +8,7 @@ sound.jsonl, music.jsonl: one object a clip, or a segment of a dialogue, in mixe
 hours, licences). What is there is not made twice; from nothing, the same command makes the same files.
 
 SAKURA is a checkout of https://github.com/ckyang1124/SAKURA. Packages of other sources are downloaded into --cache,
-from the addresses in DEBIAN_MIRROR and PYPI_MIRROR where these are set.
+from the mirror of Debian in DEBIAN_MIRROR if that is set.
 """
 
 import argparse
@@ -23,12 +23,14 @@ import sys
 import time
 
 import clips
+import prompts
 import sakura
 import scenes
 import sounds
 import voices
 
-SOURCES = {source.NAME: source for source in (sakura, voices, sounds, scenes.Scenes, scenes.Dialogue)}
+MODULES = (sakura, voices, sounds, scenes.Scenes, scenes.Dialogue, prompts.Asterisk, prompts.Stamps)
+SOURCES = {source.NAME: source for source in MODULES}
 KINDS = ("speech", "dialogue", "sound", "music")
 SPLITS = ("train", "test")
 
