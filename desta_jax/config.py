@@ -89,6 +89,13 @@ def default_config() -> ConfigDict:
             "benchmark_questions": 0,  # of each benchmark, the first so many; 0: all
         }
     )
+    config.profile = ConfigDict({"start_step": 0, "steps": 5})  # traced into WORKDIR/profile; start_step 0: none
+    config.stall = ConfigDict(
+        {
+            "alarm_seconds": 1800,  # without the end of a step: show what every thread does; 0: never
+            "exit_seconds": 7200,  # end with an error, so that the run is started again; 0: never
+        }
+    )
     config.log = ConfigDict({"every_steps": 10, "samples": False, "tensorboard": True, "wandb_project": ""})
     return config
 
@@ -228,6 +235,10 @@ def _check_values(config: ConfigDict) -> list[str]:
     for entry in config.evaluate.benchmarks:
         name, _, folder = entry.partition("=")
         require(bool(name and folder), f'evaluate.benchmarks: {entry!r} is not NAME=FOLDER, such as "mmau=data/mmau"')
+    require(config.profile.start_step >= 0, "profile.start_step: must be 0 (no profile) or more")
+    require(config.profile.steps >= 1, f"profile.steps: must be at least 1, got {config.profile.steps}")
+    for key in ("alarm_seconds", "exit_seconds"):
+        require(config.stall[key] >= 0, f"stall.{key}: must be 0 (never) or more, got {config.stall[key]}")
     require(config.log.every_steps >= 1, f"log.every_steps: must be at least 1, got {config.log.every_steps}")
     require(config.optimizer.peak_learning_rate > 0, "optimizer.peak_learning_rate: must be above 0")
     require(config.optimizer.warmup_steps >= 0, "optimizer.warmup_steps: must be 0 or more")

@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from desta_jax.training.files import write_whole
 from desta_jax.training.step import TrainState
 from desta_jax.tree import Tree, differences, flatten
 from desta_jax.weights.trained import FOLDER
@@ -63,9 +64,13 @@ class Checkpoints:
             )
         return from_dict(self._manager.restore(step, args=ocp.args.StandardRestore(abstract)), like)
 
+    def wait(self) -> None:
+        """Until what was started is saved."""
+        self._manager.wait_until_finished()
+
     def close(self) -> None:
         """Waits until what was started is saved."""
-        self._manager.wait_until_finished()
+        self.wait()
         self._manager.close()
 
 
@@ -100,9 +105,7 @@ def write_config(workdir: str, text: str) -> None:
     """Leaves the run's config beside its checkpoints."""
     path = epath.Path(workdir) / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name("config.json.partial")
-    whole.write_text(text)
-    whole.replace(path)  # other processes may be reading it
+    write_whole(path, text)  # other processes may be reading it
 
 
 def changed_keys(workdir: str, config: dict) -> dict[str, tuple]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import signal
-import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import contextmanager
 
@@ -17,10 +14,12 @@ from ml_collections import ConfigDict
 
 from desta_jax import sharding
 from desta_jax.config import to_json
-from desta_jax.models.cost import step_flops
 from desta_jax.programs import keep_programs
 from desta_jax.training import checkpoint, distributed
-from desta_jax.training.metrics import Journal, peak_flops
+from desta_jax.training.goodput import Account, now
+from desta_jax.training.heartbeat import Heartbeat, last_seen
+from desta_jax.training.metrics import Journal
+from desta_jax.training.profiler import Profiler
 from desta_jax.training.run import Run, assemble, describe, first_adapter, load_frozen
 from desta_jax.training.step import (
     TrainState,
@@ -31,14 +30,13 @@ from desta_jax.training.step import (
     mean_loss,
     state_shardings,
 )
+from desta_jax.training.watch import Watch
 from desta_jax.tree import Tree
 
 COMPLETE, STOPPED = 0, 75  # exit statuses: done; stopped by a signal after saving, to be started again (EX_TEMPFAIL)
-MAY_CHANGE = ("mesh.", "remat", "checkpoint.", "evaluate.", "log.", "data.threads", "data.workers", "data.prefetch",
-              "data.validation", "model.", "train.max_skipped_steps")  # fmt: skip
+MAY_CHANGE = ("mesh.", "remat", "checkpoint.", "evaluate.", "log.", "profile.", "stall.", "data.threads",
+              "data.workers", "data.prefetch", "data.validation", "model.", "train.max_skipped_steps")  # fmt: skip
 """Keys that a resumed run may be given anew: they change no number, or only what is logged."""
-IN_FLIGHT = 2
-"""Steps that may run ahead of the last one whose metrics were looked at."""
 
 Answers = Callable[[Run, Tree, Tree], list[dict]]
 Scores = Callable[[Run, Tree, Tree, int], dict[str, float]]
@@ -60,6 +58,7 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None, s
     Raises:
         ValueError, FileNotFoundError: what cannot work, before anything long starts; or a loss that stays not finite.
     """
+    began = now()
     distributed.start()
     keep_programs()
     with stop_on_signal() as stop:
@@ -67,52 +66,70 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None, s
         run = assemble(config, workdir)
         check_can_answer(config)
         checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
-        with jax.set_mesh(run.mesh), matmul_precision(config):
-            frozen = load_frozen(run)
-            state = restore_or_start(run, checkpoints)
-            journal = Journal(workdir, config, start=int(state.step), steps=run.steps, silent=jax.process_index() != 0)
-            if jax.process_index() == 0:
-                checkpoint.write_config(workdir, to_json(config))
-            journal.say(describe(run, frozen, state.adapter))
-            try:
-                return iterate(run, state, frozen, checkpoints, journal, stop, answers, scores)
-            finally:
-                checkpoints.close()
-                journal.close()
+        start, others = checkpoints.newest() or 0, jax.process_index() != 0
+        journal = Journal(workdir, config, start=start, steps=run.steps, silent=others)
+        counted = not others and start < run.steps
+        account = Account(workdir, step=start, began=began, last_seen=last_seen(workdir), kept=counted)
+        profiler = Profiler(workdir, config.profile, journal, silent=others)
+        heart = Heartbeat(workdir, config.stall, jax.process_index(), beat=profiler.look_for_request)
+        watch = Watch(run, journal, account, heart, start)
+        try:
+            with jax.set_mesh(run.mesh), matmul_precision(config), heart, watch:
+                frozen = load_frozen(run)
+                state = restore_or_start(run, checkpoints)
+                if not others:
+                    checkpoint.write_config(workdir, to_json(config))
+                journal.say(describe(run, frozen, state.adapter))
+                if counted and account.starts > 1:
+                    journal.say(account.table())
+                validate = Validation(run, frozen, journal, watch, answers)
+                score = Scoring(run, frozen, journal, watch, scores)
+                status = iterate(run, state, frozen, checkpoints, journal, watch, profiler, stop, validate, score)
+                if counted:
+                    journal.say(account.table())
+                return status
+        finally:
+            checkpoints.close()
+            account.close()
+            journal.close()
 
 
-def iterate(run, state, frozen, checkpoints, journal, stop, answers, scores) -> int:
+def iterate(run, state, frozen, checkpoints, journal, watch, profiler, stop, validate, score) -> int:
     """Step after step, from the state's own to the last."""
     config, start = run.config, int(state.step)
     step = compile_step(configured_step(config, run.model, run.steps), run.mesh, state, frozen)
-    validate = Validation(run, frozen, journal, answers)
     if start == 0 and config.evaluate.every_steps:
         validate(0, state.adapter)
-    watch = Watch(run, journal, start)
-    rows = run.inputs.shapes.rows
+    rows, done, stopped = run.inputs.shapes.rows, start, False
     with jax.transfer_guard("disallow"):
         batches = run.inputs.batches(start, sharding.local_rows(run.mesh, rows))
         for done, batch in zip(range(start + 1, run.steps + 1), batches):
-            state, metrics = step(state, frozen, sharding.put_batch(batch, run.mesh, rows))
-            watch(done, metrics)
+            placed = sharding.put_batch(batch, run.mesh, rows)
+            with profiler.step(done, watch):
+                began = now()
+                state, metrics = step(state, frozen, placed)
+            watch(done, metrics, began)
             last = done == run.steps
             stopped = stop(done)
             validated = None
             if last or _due(done, config.evaluate.every_steps):
-                with watch.aside():
-                    validated = validate(done, state.adapter)
+                validated = validate(done, state.adapter)
             if last or stopped or _due(done, config.checkpoint.every_steps):
-                watch.settle()
-                checkpoints.save(done, state, validated)
-                journal.flush()
-            if scores and not stopped and config.evaluate.benchmarks:
-                if last or _due(done, config.evaluate.benchmark_every_steps):
-                    with watch.aside(), jax.transfer_guard("allow"):
-                        journal.scores(done, scores(run, frozen, state.adapter, done))
-            if stopped and not last:
-                journal.say(f"stopped after step {done}; saved. Start the same command again to go on.")
-                return STOPPED
-    watch.settle()
+                with watch.aside("checkpoint"):
+                    checkpoints.save(done, state, validated)
+                    journal.flush()
+                watch.write(done)
+            if not stopped and (last or _due(done, config.evaluate.benchmark_every_steps)):
+                score(done, state.adapter)
+            if stopped:
+                break
+        profiler.finish(watch)
+        with watch.aside("checkpoint"):
+            checkpoints.wait()
+        watch.write(done)
+    if done < run.steps:
+        journal.say(f"stopped after step {done}; saved. Start the same command again to go on.")
+        return STOPPED
     journal.say(f"complete: {run.steps} steps")
     return COMPLETE
 
@@ -153,90 +170,51 @@ def check_resumable(config: ConfigDict, workdir: str) -> None:
         )
 
 
-class Watch:
-    """Looks at metrics a little behind the steps, so that the devices never wait for the host."""
-
-    def __init__(self, run: Run, journal: Journal, start: int):
-        self._run, self._journal, self._pending = run, journal, deque()
-        self._clock, self._logged = time.perf_counter(), start
-        self._aside = 0.0
-
-    def __call__(self, step: int, metrics: dict) -> None:
-        """Takes note of a step that was started."""
-        self._pending.append((step, metrics))
-        while len(self._pending) > IN_FLIGHT:
-            self._look(*self._pending.popleft())
-
-    def settle(self) -> None:
-        """Looks at every step that was started."""
-        while self._pending:
-            self._look(*self._pending.popleft())
-
-    @contextmanager
-    def aside(self):
-        """Settles, and does not count the time of what follows as the steps'."""
-        self.settle()
-        start = time.perf_counter()
-        yield
-        self._aside += time.perf_counter() - start
-
-    def _look(self, step: int, metrics: dict) -> None:
-        config, values = self._run.config, {key: value.item() for key, value in jax.device_get(metrics).items()}
-        skipped = values.pop("skipped")
-        if skipped:
-            self._journal.say(
-                f"step {step}: the loss or its gradient is not finite; update skipped, {skipped} in a row"
-            )
-        if skipped >= config.train.max_skipped_steps:
-            raise ValueError(
-                f"loss or gradient was not finite in {skipped} steps in a row, up to step {step}: lower "
-                "optimizer.peak_learning_rate, or look at these samples (log.samples); the checkpoints are from before"
-            )
-        if _due(step, config.log.every_steps) or step == self._run.steps:
-            self._log(step, values)
-
-    def _log(self, step: int, values: dict) -> None:
-        run, now = self._run, time.perf_counter()
-        seconds = (now - self._clock - self._aside) / max(1, step - self._logged)
-        self._clock, self._logged, self._aside = now, step, 0.0
-        peak = peak_flops(jax.devices()[0])
-        flops = step_flops(run.model, **dataclasses.asdict(run.inputs.shapes))
-        row = {
-            **values,
-            "samples_per_second": run.config.train.batch_size / seconds,
-            "mfu": flops / seconds / (peak * jax.device_count()) if peak else None,
-        }
-        if run.inputs.unreadable:
-            row["unreadable_samples"] = run.inputs.unreadable
-        if run.config.log.samples:
-            row["samples"] = run.inputs.sample_ids(step - 1)
-        self._journal.step(step, row)
-
-
 class Validation:
     """Mean loss over the validation samples, the same ones each time, without dropout."""
 
-    def __init__(self, run: Run, frozen: Tree, journal: Journal, answers: Answers | None):
-        self._run, self._frozen, self._journal, self._answers = run, frozen, journal, answers
+    def __init__(self, run: Run, frozen: Tree, journal: Journal, watch: Watch, answers: Answers | None):
+        self._run, self._frozen, self._journal, self._watch, self._answers = run, frozen, journal, watch, answers
         self._loss = jax.jit(functools.partial(mean_loss, run.model))
 
     def __call__(self, step: int, adapter: Tree) -> float | None:
         """The loss (nats a label token), written to the journal; None without validation data."""
-        run = self._run
-        if run.validation is None:
+        if self._run.validation is None:
             return None
+        with self._watch.aside("evaluation"):
+            mean, count = self._mean(adapter)
+            self._journal.validation(step, mean, count, self._shown(adapter))
+        return mean if np.isfinite(mean) else None
+
+    def _mean(self, adapter: Tree) -> tuple[float, int]:
+        """Over all label tokens, and how many there are."""
+        run = self._run
         rows, total, count = run.validation.shapes.rows, 0.0, 0
         for batch in run.validation.batches(0, sharding.local_rows(run.mesh, rows)):
             placed = sharding.put_batch(batch, run.mesh, rows)
             loss, labels = (value.item() for value in jax.device_get(self._loss(adapter, self._frozen, placed)))
             total, count = total + loss * labels, count + labels
-        mean = total / max(1, count)
-        shown = []
-        if self._answers and run.config.evaluate.samples and jax.process_count() == 1:
-            with jax.transfer_guard("allow"):
-                shown = self._answers(run, self._frozen, adapter)
-        self._journal.validation(step, mean, count, shown)
-        return mean if np.isfinite(mean) else None
+            self._watch.alive()
+        return total / max(1, count), count
+
+    def _shown(self, adapter: Tree) -> list[dict]:
+        if not self._answers or not self._run.config.evaluate.samples or jax.process_count() > 1:
+            return []
+        with jax.transfer_guard("allow"):
+            return self._answers(self._run, self._frozen, adapter)
+
+
+class Scoring:
+    """Figures on benchmarks while the run goes on."""
+
+    def __init__(self, run: Run, frozen: Tree, journal: Journal, watch: Watch, scores: Scores | None):
+        self._run, self._frozen, self._journal, self._watch, self._scores = run, frozen, journal, watch, scores
+
+    def __call__(self, step: int, adapter: Tree) -> None:
+        if not self._scores or not self._run.config.evaluate.benchmarks:
+            return
+        with self._watch.aside("evaluation"), self._watch.unhurried(), jax.transfer_guard("allow"):
+            self._journal.scores(step, self._scores(self._run, self._frozen, adapter, step))
 
 
 @contextmanager

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 from etils import epath
+
+from desta_jax.training.files import JsonLines
 
 PEAK_FLOPS = {
     "TPU v4": 275e12,
@@ -32,49 +32,11 @@ def peak_flops(device: jax.Device) -> float | None:
     return PEAK_FLOPS[max(names, key=len)] if names else None
 
 
-class JsonLines:
-    """A file of one JSON object a line that a kill leaves readable.
-
-    On a local disk each line is appended at once. An object store cannot append: there the file is written anew by
-    `flush`.
-    """
-
-    def __init__(self, path: epath.Path, *, keep_below: int):
-        """Keeps the lines of steps up to `keep_below`: what came after them will be done, and written, again."""
-        self._path, self._local = path, "://" not in str(path)
-        self._lines = [line for line in _whole_lines(path) if json.loads(line)["step"] <= keep_below]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.flush(force=True)
-        self._file = open(path, "a") if self._local else None  # noqa: SIM115
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Adds a line."""
-        line = json.dumps(row)
-        if self._file is not None:
-            self._file.write(line + "\n")
-            self._file.flush()
-        else:
-            self._lines.append(line)
-
-    def flush(self, force: bool = False) -> None:
-        """Writes the file anew where it is not appended to."""
-        if force or not self._local:
-            temporary = self._path.with_name(self._path.name + ".tmp")
-            temporary.write_text("".join(line + "\n" for line in self._lines))
-            temporary.replace(self._path)
-
-    def close(self) -> None:
-        self.flush()
-        if self._file is not None:
-            self._file.close()
-
-
 class Journal:
     """Where a run's figures go; only the first process keeps one (others are given `silent`)."""
 
     def __init__(self, workdir: str, config: Any, *, start: int, steps: int, silent: bool = False):
         self._silent, self._steps = silent, steps
-        self._first: tuple[int, float] | None = None  # the first logged step and when that was: compilation is over
         if silent:
             return
         folder = epath.Path(workdir)
@@ -86,17 +48,18 @@ class Journal:
         self._board = _tensorboard(folder, start) if config.log.tensorboard else None
         self._wandb = _wandb(config, workdir) if config.log.wandb_project else None
 
-    def step(self, step: int, row: Mapping[str, Any]) -> None:
-        """A logged training step."""
+    def step(self, step: int, row: Mapping[str, Any], seconds_left: float | None) -> None:
+        """A logged training step; `seconds_left` is None where there is nothing yet to estimate from."""
         if self._silent:
             return
         self._metrics.write({"step": step, **row})
         self._send("train", step, row)
-        mfu = f"  MFU {row['mfu']:.1%}" if row["mfu"] is not None else ""
+        pace = f"{row['samples_per_second']:.3g} samples/s  " if row["samples_per_second"] is not None else ""
+        mfu = f"MFU {row['mfu']:.1%}  " if row["mfu"] is not None else ""
+        left = "estimating the time left" if seconds_left is None else f"{duration(seconds_left)} left"
         self.say(
             f"step {step}/{self._steps}  loss {row['loss']:.4f}  gradient {row['grad_norm']:.3g}  "
-            f"rate {row['learning_rate']:.2e}  {row['samples_per_second']:.3g} samples/s{mfu}  "
-            f"{self._time_left(step)} left"
+            f"rate {row['learning_rate']:.2e}  {pace}{mfu}{left}"
         )
 
     def validation(self, step: int, loss: float, label_tokens: int, answers: list[dict]) -> None:
@@ -146,15 +109,6 @@ class Journal:
         if self._wandb is not None:
             self._wandb.log(scalars, step=step)
 
-    def _time_left(self, step: int) -> str:
-        """From the pace since the first logged step."""
-        now = time.perf_counter()
-        if self._first is None:
-            self._first = (step, now)
-            return "?"
-        first, then = self._first
-        return duration((now - then) / (step - first) * (self._steps - step))
-
 
 def duration(seconds: float) -> str:
     """Such as 3d 04h, 2h 05m, 1m 09s."""
@@ -164,14 +118,6 @@ def duration(seconds: float) -> str:
     if days:
         return f"{days}d {hours:02}h"
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
-
-
-def _whole_lines(path: epath.Path) -> list[str]:
-    """The lines of a file that are JSON objects: a kill may have left half a line at the end."""
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines()
-    return [line for line in lines if line.startswith("{") and line.endswith("}")]
 
 
 def _tensorboard(folder: epath.Path, start: int):

@@ -1,0 +1,76 @@
+"""Small files of a work directory, on a local disk or in a bucket, that a kill leaves readable."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+
+def is_remote(path: epath.PathLike) -> bool:
+    """Whether a path is in an object store: writing there takes a request, and nothing can be appended."""
+    return "://" in str(path)
+
+
+def write_whole(path: epath.Path, text: str) -> None:
+    """Writes a file so that whoever reads it meanwhile sees the old text or the new."""
+    if is_remote(path):  # an object appears when it is whole
+        path.write_text(text)
+        return
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+class JsonLines:
+    """A file of one JSON object a line that a kill leaves readable.
+
+    On a local disk each line is appended at once. An object store cannot append: there the file is written anew by
+    `flush`.
+    """
+
+    def __init__(self, path: epath.Path, *, keep_below: int = sys.maxsize):
+        """Keeps the lines of steps up to `keep_below`: what came after them will be done, and written, again."""
+        self._path, self._local = path, not is_remote(path)
+        self._lines = [line for line in _whole_lines(path) if json.loads(line)["step"] <= keep_below]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, self._text())
+        self._file = open(path, "a") if self._local else None  # noqa: SIM115
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Adds a line."""
+        line = json.dumps(row)
+        if self._file is not None:
+            self._file.write(line + "\n")
+            self._file.flush()
+        else:
+            self._lines.append(line)
+
+    def flush(self) -> None:
+        """Writes the file anew where it is not appended to."""
+        if not self._local:
+            write_whole(self._path, self._text())
+
+    def close(self) -> None:
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+
+    def _text(self) -> str:
+        return "".join(line + "\n" for line in self._lines)
+
+
+def read_json_lines(path: epath.Path) -> list[dict[str, Any]]:
+    """The objects of a file's whole lines; none where there is no file."""
+    return [json.loads(line) for line in _whole_lines(path)]
+
+
+def _whole_lines(path: epath.Path) -> list[str]:
+    """The lines of a file that are JSON objects: a kill may have left half a line at the end."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines()
+    return [line for line in lines if line.startswith("{") and line.endswith("}")]
