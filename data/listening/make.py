@@ -23,13 +23,14 @@ import sys
 import time
 
 import clips
+import music
 import prompts
 import sakura
 import scenes
 import sounds
 import voices
 
-MODULES = (sakura, voices, sounds, scenes.Scenes, scenes.Dialogue, prompts.Asterisk, prompts.Stamps)
+MODULES = (sakura, voices, sounds, scenes.Scenes, scenes.Dialogue, prompts.Asterisk, prompts.Stamps, music)
 SOURCES = {source.NAME: source for source in MODULES}
 KINDS = ("speech", "dialogue", "sound", "music")
 SPLITS = ("train", "test")
@@ -37,9 +38,10 @@ SPLITS = ("train", "test")
 
 def main() -> None:
     arguments = parse()
-    places = clips.Places(arguments.cache, arguments.sakura)
-    for name in arguments.sources:
-        make(name, places, arguments.out, arguments.workers)
+    places = clips.Places(arguments.cache.absolute(), arguments.sakura)
+    planned = {name: plan(name, places) for name in arguments.sources}
+    for name, made in planned.items():
+        make(name, made, arguments.out, arguments.workers)
     report(write_metadata(arguments.out), arguments.out)
 
 
@@ -59,12 +61,15 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def make(name: str, places: clips.Places, out: pathlib.Path, workers: int) -> None:
-    """Makes the clips of a source that are not there yet, and notes each in OUT/made/SOURCE.jsonl."""
+def plan(name: str, places: clips.Places) -> list[clips.Clip]:
+    """The clips of a source; what it needs of packages is downloaded now, before anything is made."""
     if name == sakura.NAME and places.sakura is None:
         print("sakura: LEFT OUT, for --sakura names no folder: no real recordings of emotion", file=sys.stderr)
-        return
-    planned = SOURCES[name].plan(places)
+    return SOURCES[name].plan(places)
+
+
+def make(name: str, planned: list[clips.Clip], out: pathlib.Path, workers: int) -> None:
+    """Makes the clips of a source that are not there yet, and notes each in OUT/made/SOURCE.jsonl."""
     notes = out / "made" / f"{name}.jsonl"
     notes.parent.mkdir(parents=True, exist_ok=True)
     done = noted(notes, out)

@@ -5,6 +5,8 @@ import io
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import tarfile
 import urllib.error
 import urllib.request
@@ -16,6 +18,10 @@ BLOCK = 1 << 20
 
 # name: its file in the mirror, and the sha256 of it
 PACKAGES = {
+    "timgm6mb-soundfont": (
+        "pool/main/t/timgm6mb-soundfont/timgm6mb-soundfont_1.3-5_all.deb",
+        "034abdfb296d9353433513dad5dbdcab46425ee6008fc02fe7039b46e75edc54",
+    ),
     "asterisk-core-sounds-en": (
         "pool/main/a/asterisk-core-sounds/asterisk-core-sounds-en_1.6.1-1_all.deb",
         "973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50",
@@ -82,6 +88,17 @@ PACKAGES = {
     ),
 }
 
+# name: its version, and the sha256 of its wheels (Linux on x86-64, Python 3.11 and 3.12)
+WHEELS = {
+    "tinysoundfont": (
+        "0.3.7",
+        (
+            "f638536ce801dd77526419e25a53576ffd4f7d58d6e1673e6b70a1a8c4773448",
+            "c48a614fbc0287f16ad4bef857c79e80ba9e413474fbe47f460d2dd1ec449d4b",
+        ),
+    ),
+}
+
 
 def folder(name: str, cache: pathlib.Path) -> pathlib.Path:
     """The folder with a package's files, which is downloaded first where it is not there.
@@ -96,6 +113,27 @@ def folder(name: str, cache: pathlib.Path) -> pathlib.Path:
         partial = cache / f"{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         unpack(download(f"{DEBIAN}/{path}", digest), partial)
+        partial.rename(place)
+    return place
+
+
+def wheel(name: str, cache: pathlib.Path) -> pathlib.Path:
+    """The folder to import a Python package from, which pip installs there alone, without what it would need to play.
+
+    Raises:
+        OSError: pip can't install it.
+    """
+    place = cache / f"{name}-{sys.version_info.major}.{sys.version_info.minor}"
+    if not place.is_dir():
+        version, digests = WHEELS[name]
+        wanted = cache / f"{name}.txt"
+        cache.mkdir(parents=True, exist_ok=True)
+        wanted.write_text(f"{name}=={version} " + " ".join(f"--hash=sha256:{digest}" for digest in digests))
+        partial = cache / f"{place.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        command = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--require-hashes", "-r", str(wanted)]
+        if subprocess.run([*command, "--target", str(partial)]).returncode:
+            raise OSError(f"pip can't install {name} {version}; leave its source out with --sources")
         partial.rename(place)
     return place
 
