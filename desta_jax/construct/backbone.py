@@ -35,13 +35,22 @@ class Backbone:
     prompts: PromptBuilder
     tokenizer: Any
     batch_size: int = 32
+    _answered: dict[tuple[str, Sampling], Reply] = dataclasses.field(default_factory=dict)
 
     def write(self, requests: Sequence[Messages], sampling: Sampling, seed: int) -> list[Reply]:
         """A reply to each list of messages, in order.
 
-        Requests that follow each other share a batch, which takes as long as its longest reply: bring them in an order
-        in which neighbours are alike.
+        Requests that follow each other share a batch: bring them in an order in which neighbours are of like lengths.
+        What is asked in the same words is answered once where nothing is drawn.
         """
+        if sampling.temperature:
+            return self._write(requests, sampling, seed)
+        asked = [(repr(messages), sampling) for messages in requests]
+        new = {key: messages for key, messages in zip(asked, requests) if key not in self._answered}
+        self._answered |= zip(new, self._write(list(new.values()), sampling, seed))
+        return [self._answered[key] for key in asked]
+
+    def _write(self, requests: Sequence[Messages], sampling: Sampling, seed: int) -> list[Reply]:
         replies: list[Reply] = []
         for start in range(0, len(requests), self.batch_size):
             replies += self._write_batch(requests[start : start + self.batch_size], start, sampling, seed)

@@ -38,6 +38,10 @@ class Clip:
     """ISO code of the words, where it is known."""
     unasked: frozenset[str] = frozenset()
     """Attributes that no general question is about."""
+    given: str | None = None
+    """The transcript that stands beside the clip, where that is not its words."""
+    synonyms: Mapping[str, Mapping[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
+    """Of an attribute's values: other words that name them."""
 
     @property
     def words(self) -> str:
@@ -46,7 +50,11 @@ class Clip:
     @property
     def transcript(self) -> str:
         """What stands beside the clip in a row's messages."""
-        return self.words or NO_SPEECH
+        return (self.words if self.given is None else self.given) or NO_SPEECH
+
+    def names(self, attribute: str, value: str) -> tuple[str, ...]:
+        """The words that name a value of an attribute."""
+        return (value, *self.synonyms.get(attribute, {}).get(value, ()))
 
     @property
     def speakers(self) -> int:

@@ -28,6 +28,7 @@ class Draft:
     audio: str
     fields: Mapping[str, Any]
     words: str
+    transcript: str | None
     caption: str
     speaker: str
     start: float | None
@@ -110,6 +111,7 @@ class _RowReader:
             audio,
             fields,
             words=recase(_one_line(fill(source.words, fields)), source.words_case),
+            transcript=_one_line(fill(source.transcript, fields)) if source.transcript else None,
             caption=self._caption(audio, fields),
             speaker=fill(source.speaker, fields),
             start=start,
@@ -143,8 +145,8 @@ class _RowReader:
             if column not in fields:
                 raise ValueError(f"{place}: no column {column!r}, which names the audio; its columns are: {there}")
         source = self.source
-        named = [source.words, source.start, source.end, source.duration, source.speaker, *source.captions]
-        named += [source.caption] + [attribute.column for attribute in source.attributes]
+        named = [source.words, source.transcript, source.start, source.end, source.duration, source.speaker]
+        named += [source.caption, *source.captions] + [attribute.column for attribute in source.attributes]
         wanted = dict.fromkeys(column for template in named for column in _columns(template))
         if missing := [repr(column) for column in wanted if column not in fields]:
             detail = (
@@ -222,11 +224,13 @@ def _clip(drafts: Sequence[Draft], sayings: Sequence[Mapping[str, str]], source:
         source.name,
         source.kind,
         segments,
+        given=first.transcript,
         caption=first.caption,
         attributes={name: value for name, value in sayings[0].items() if name in measured},
         duration=first.duration if first.duration is not None else max(ends, default=None),
         language=first.language,
         unasked=frozenset(attribute.name for attribute in source.attributes if not attribute.ask),
+        synonyms={attribute.name: attribute.synonyms for attribute in source.attributes if attribute.synonyms},
     )
 
 

@@ -27,6 +27,7 @@ import pathlib
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from desta_jax.construct.clip import Clip
 from desta_jax.construct.language import code_of
@@ -75,6 +76,18 @@ class Instruction:
     system: str
     languages: tuple[str, ...] = ("en",)
     """Codes of those that the response may be in; none where it may be in any."""
+    right: tuple[str, ...] = ()
+    """Where the instruction asks for the value of an attribute: the words that name it."""
+    wrong: tuple[str, ...] = ()
+    """The words that name the attribute's other values in this corpus."""
+
+
+class _Line(NamedTuple):
+    """An instruction's text, and the words that its answer should and should not say (as in Instruction)."""
+
+    text: str
+    right: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
 
 
 class Values:
@@ -110,6 +123,23 @@ class Pool:
                     f"{section.place}: base={lost[0]} is no category; there are {', '.join(sorted(known))}"
                 )
 
+    def without(self, categories: Sequence[str]) -> Pool:
+        """The pool less some categories; "speaker" stands for "speaker: emotion" too.
+
+        Raises:
+            ValueError: there is no such category.
+        """
+        for category in categories:
+            if not any(_within(section.category, category) for section in self.sections):
+                known = sorted({section.category for section in self.sections})
+                raise ValueError(f"no category {category!r} to leave out; there are {', '.join(known)}")
+        left = [
+            section
+            for section in self.sections
+            if not any(_within(section.category, category) for category in categories)
+        ]
+        return Pool(left + self.systems)
+
     def __len__(self) -> int:
         return sum(len(section.lines) for section in self.sections)
 
@@ -119,30 +149,33 @@ class Pool:
         admitted = [section for section in self.sections if section.admits(clips)]
         while admitted:
             section = _pick(admitted, rng)
-            text = self._fill(section, clips, values, rng, admitted)
-            if text is not None:
+            line = self._fill(section, clips, values, rng, admitted)
+            if line is not None:
                 system = section.system or self._system(clips, section, rng)
-                return Instruction(text, section.category, system, _languages(section, clips))
+                languages = _languages(section, clips)
+                told = line if "en" in languages else _Line(line.text)  # the values are known by their English words
+                return Instruction(line.text, section.category, system, languages, told.right, told.wrong)
             admitted = [other for other in admitted if other is not section]
         return None
 
     def _fill(
         self, section: Section, clips: Sequence[Clip], values: Values, rng: random.Random, admitted: Sequence[Section]
-    ) -> str | None:
+    ) -> _Line | None:
         """One line of the section with everything in braces but {audio} filled in; None if these clips cannot."""
-        line = section.lines[_below(len(section.lines), rng)]
+        text = section.lines[_below(len(section.lines), rng)]
         if section.base:
             base = self._base(section, clips, values, rng, admitted)
             if base is None:
                 return None
-            line = line.replace("{instruction}", base) if "{instruction}" in line else f"{base} {line}"
+            within = "{instruction}" in text
+            return base._replace(text=text.replace("{instruction}", base.text) if within else f"{base.text} {text}")
         if section.about:
-            return _about(line, section.about, clips, values, rng)
-        return line
+            return _about(text, section.about, clips, values, rng)
+        return _Line(text)
 
     def _base(
         self, section: Section, clips: Sequence[Clip], values: Values, rng: random.Random, admitted: Sequence[Section]
-    ) -> str | None:
+    ) -> _Line | None:
         bases = [
             other
             for other in admitted
@@ -153,9 +186,9 @@ class Pool:
         ]
         while bases:
             chosen = _pick(bases, rng)
-            text = self._fill(chosen, clips, values, rng, admitted)
-            if text is not None:
-                return text
+            line = self._fill(chosen, clips, values, rng, admitted)
+            if line is not None:
+                return line
             bases = [other for other in bases if other is not chosen]
         return None
 
@@ -244,7 +277,7 @@ def _check_line(line: str, section: Section, place: str) -> None:
         raise ValueError(f"{place}: {{instruction}} is for a section with base=CATEGORY")
 
 
-def _about(line: str, about: str, clips: Sequence[Clip], values: Values, rng: random.Random) -> str | None:
+def _about(line: str, about: str, clips: Sequence[Clip], values: Values, rng: random.Random) -> _Line | None:
     """The line with the attribute's name, options and a guess at its value; None if it cannot be so asked."""
     name = _attribute(about, clips[0], values, line, rng)
     if name is None:
@@ -254,8 +287,12 @@ def _about(line: str, about: str, clips: Sequence[Clip], values: Values, rng: ra
     chosen = [others.pop(_below(len(others), rng)) for _ in range(min(OPTIONS - 1, len(others)))]
     options = sorted([value, *chosen], key=lambda _: rng.random())
     guess = value if not chosen or rng.random() < 0.5 else chosen[0]
-    line = line.replace("{attribute}", name if name.isupper() else name.lower())
-    return line.replace("{guess}", guess).replace("{options}", _list_options(options, rng))
+    text = line.replace("{attribute}", name if name.isupper() else name.lower())
+    text = text.replace("{guess}", guess).replace("{options}", _list_options(options, rng))
+    if "{guess}" in line:  # yes or no: the value need not be said
+        return _Line(text)
+    named = [clips[0].names(name, each) for each in (value, *values.others(name, value))]
+    return _Line(text, named[0], tuple(word for words in named[1:] for word in words))
 
 
 def _attribute(about: str, clip: Clip, values: Values, line: str, rng: random.Random) -> str | None:

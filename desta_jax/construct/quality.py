@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from desta_jax.construct.language import guess_language, known_languages
 from desta_jax.inputs.prompt import AUDIO_LOCATOR
@@ -22,13 +22,17 @@ class Reply:
     """Codes of those that it may be in; none where it may be in any."""
     prompt: str = ""
     """The instruction that it answers."""
+    right: tuple[str, ...] = ()
+    """Words one of which it must say: those that name the value asked for."""
+    wrong: tuple[str, ...] = ()
+    """Words that it must not say: those that name another value."""
 
 
 Filter = Callable[[Reply], str | None]
 """Says what is wrong with a reply, or None."""
 
 
-def judge(reply: Reply, filters: dict[str, Filter] | None = None) -> tuple[str, str] | None:
+def judge(reply: Reply, filters: Mapping[str, Filter] | None = None) -> tuple[str, str] | None:
     """The first filter that drops the reply, by name, and what it says; None if the reply is kept."""
     for name, check in (FILTERS if filters is None else filters).items():
         if (detail := check(reply)) is not None:
@@ -145,6 +149,19 @@ def wrong_language(reply: Reply) -> str | None:
     return f"in {guessed}, not in {' or '.join(reply.languages)}"
 
 
+def unfaithful(reply: Reply) -> str | None:
+    """Asked for an attribute, it does not name the value, or names another one."""
+    if reply.right and not _says(reply.text, reply.right):
+        return f"does not say {reply.right[0]!r}"
+    found = _says(reply.text, reply.wrong)
+    return f"says {found!r}, not {reply.right[0]!r}" if found else None
+
+
+def _says(text: str, words: Sequence[str]) -> str | None:
+    """The first of the words that stands in the text as a word of its own."""
+    return next((word for word in words if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE)), None)
+
+
 FILTERS: dict[str, Filter] = {  # a loop comes before the cut that it ends in: it is the cause
     "failed": failed,
     "empty": empty,
@@ -155,8 +172,9 @@ FILTERS: dict[str, Filter] = {  # a loop comes before the cut that it ends in: i
     "echo": echo,
     "wrong_language": wrong_language,
 }
+FAITHFUL: dict[str, Filter] = {**FILTERS, "unfaithful": unfaithful}  # where small models write: on request
 
 
 def count_drops(reasons: Sequence[str]) -> dict[str, int]:
     """How often each filter dropped a reply, in the order in which they are applied."""
-    return {name: sum(reason == name for reason in reasons) for name in FILTERS}
+    return {name: sum(reason == name for reason in reasons) for name in FAITHFUL}

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from desta_jax.construct.clip import Clip
+from desta_jax.construct.clip import NO_SPEECH, Clip
 from desta_jax.construct.instructions import AUDIO, Instruction, Pool, Values
 from desta_jax.inputs.prompt import AUDIO_LOCATOR, MARKERS
 
@@ -30,6 +30,8 @@ class Request:
     clips: tuple[Clip, ...]
     instruction: Instruction
     layout: str
+    transcribed: bool = True
+    """Whether transcripts stand beside the clips; without them all must be heard."""
 
     @property
     def id(self) -> str:
@@ -51,7 +53,9 @@ class Request:
     def messages(self) -> list[dict[str, Any]]:
         """As they are trained on: `<start_audio><|AUDIO|><end_audio>` where a clip is heard."""
         user = {"role": "user", "content": self.content([_HEARD] * len(self.clips))}
-        user["audios"] = [{"audio": clip.audio, "text": clip.transcript} for clip in self.clips]
+        user["audios"] = [
+            {"audio": clip.audio, "text": clip.transcript if self.transcribed else NO_SPEECH} for clip in self.clips
+        ]
         return [{"role": "system", "content": self.instruction.system}, user]
 
     def reading(self) -> list[dict[str, Any]]:
@@ -83,7 +87,12 @@ class Request:
 
 
 def plan_requests(
-    clips: Sequence[Clip], pool: Pool, seed: int, rows_per_clip: int = 1, several: float = 0.0
+    clips: Sequence[Clip],
+    pool: Pool,
+    seed: int,
+    rows_per_clip: int = 1,
+    several: float = 0.0,
+    transcripts: float = 1.0,
 ) -> Iterator[Request]:
     """What is asked about a corpus: the same requests for the same clips, pool and seed.
 
@@ -93,15 +102,17 @@ def plan_requests(
         seed: another one asks other things.
         rows_per_clip: requests about each clip, no two with the same instruction.
         several: share of the requests that are about two or three clips.
+        transcripts: share of the requests whose clips have their transcripts beside them in training.
     """
     values = Values(clips)
     for clip in clips:
         asked: set[str] = set()
         for turn in range(rows_per_clip):
-            request = _draw(clip, clips, pool, values, f"{seed} {clip.audio} {turn}", several, asked)
+            key = f"{seed} {clip.audio} {turn}"
+            request = _draw(clip, clips, pool, values, key, several, asked)
             if request is not None:
                 asked.add(request.prompt)
-                yield request
+                yield dataclasses.replace(request, transcribed=random.Random(f"{key} words").random() < transcripts)
 
 
 def _draw(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from desta_jax.construct.instructions import load_pool
 from desta_jax.construct.measure import measure_drafts, with_measures
 from desta_jax.construct.metadata import Problem, Row, read_rows
 from desta_jax.construct.perplexity import overall, perplexities
+from desta_jax.construct.quality import FAITHFUL, FILTERS
 from desta_jax.construct.report import is_finished, summarise, write_report
 from desta_jax.construct.rows import Request, plan_requests
 from desta_jax.construct.source import Source, load_source
@@ -80,6 +81,9 @@ def construct(
     instructions: Sequence[str] = (),
     rows_per_clip: int = 1,
     several_clips: float = 0.05,
+    transcripts: float = 1.0,
+    leave_out: Sequence[str] = (),
+    faithful: bool = False,
     limit: int | None = None,
     endpoint: str | None = None,
     endpoint_model: str | None = None,
@@ -104,6 +108,9 @@ def construct(
         instructions: folders of further instruction files.
         rows_per_clip: requests about each clip.
         several_clips: share of the requests that are about two or three clips.
+        transcripts: share of the rows whose clips have their transcripts beside them.
+        leave_out: categories of instructions that are not drawn: to be held out of training.
+        faithful: also drop answers about an attribute that do not name its value, or name another.
         limit: only the first so many clips.
         endpoint, endpoint_model: an OpenAI-compatible address up to /v1, and the name of the model there.
         endpoint_key: the environment variable that holds its key.
@@ -129,12 +136,13 @@ def construct(
         _print_descriptions(clips, corpus.problems, show, say)
         return None
     _check(out, model, endpoint, endpoint_model, clips, corpus.problems)
-    pool = load_pool(instructions)
-    requests = list(plan_requests(clips, pool, seed, rows_per_clip, several_clips))
+    pool = load_pool(instructions).without(leave_out)
+    requests = list(plan_requests(clips, pool, seed, rows_per_clip, several_clips, transcripts))
     if not requests:
         raise ValueError(f"no instruction of the pool fits any of the {len(clips)} clips")
     folder = epath.Path(out)
-    plan = _plan(corpus, requests, endpoint_model if endpoint else model, sampling, seed, shard)
+    filters = FAITHFUL if faithful else FILTERS
+    plan = _plan(corpus, requests, endpoint_model if endpoint else model, sampling, seed, shard, filters)
     check_plan(folder, plan)
     if jax.process_index() == 0:
         write_whole(folder / "problems.jsonl", "".join(problem.to_json() + "\n" for problem in corpus.problems))
@@ -144,7 +152,7 @@ def construct(
         generator = ForeignModel(Endpoint(endpoint, endpoint_model, endpoint_key, at_once))
     else:
         generator = open_backbone(model, dtype=dtype, tensor=tensor, batch_size=batch_size)
-    write_rows(shards, generator, folder, sampling, seed, jax.process_index(), jax.process_count(), say)
+    write_rows(shards, generator, folder, sampling, seed, jax.process_index(), jax.process_count(), say, filters)
     if not is_finished(folder, shards):
         say("construct: this process is done; the report is written by the last one")
         return None
@@ -182,12 +190,18 @@ def _report(
 
 
 def _plan(
-    corpus: Corpus, requests: Sequence[Request], generator: str, sampling: Sampling, seed: int, shard: int
+    corpus: Corpus,
+    requests: Sequence[Request],
+    generator: str,
+    sampling: Sampling,
+    seed: int,
+    shard: int,
+    filters: Iterable[str],
 ) -> dict[str, Any]:
     """What makes two runs the same: every request, and everything that decides a response."""
     digest = hashlib.sha256()
     for request in requests:
-        digest.update(repr((request.id, request.reading())).encode("utf-8", "surrogatepass"))
+        digest.update(repr((request.id, request.reading(), request.messages())).encode("utf-8", "surrogatepass"))
     return {
         "source": corpus.source.name,
         "requests": len(requests),
@@ -196,6 +210,7 @@ def _plan(
         **dataclasses.asdict(sampling),
         "seed": seed,
         "shard": shard,
+        "filters": list(filters),
     }
 
 

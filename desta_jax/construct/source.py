@@ -7,7 +7,7 @@ import difflib
 import pathlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import desta_jax
@@ -46,6 +46,8 @@ class Attribute:
     """A column: quantiles within each of its values, as pitch within each gender."""
     split: str = ""
     """Separator of a list in one cell."""
+    synonyms: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    """A value as it is said, to other words for it: an answer that says one of them names the value."""
     ask: bool = True
     """Whether a general question may be about it; not for identities such as a speaker's number."""
 
@@ -82,6 +84,9 @@ class Source:
     audio: str
     """The clip's path under the audio root."""
     words: str = ""
+    transcript: str = ""
+    """What stands beside the clip in training where that is not `words`, as a recogniser's text; the describer is not
+    told. Empty cells: none."""
     caption: str = ""
     """A sentence on what is heard; where it names several columns, one of them is taken for each clip."""
     start: str = ""

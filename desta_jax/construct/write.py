@@ -17,7 +17,7 @@ from typing import Any
 from etils import epath
 
 from desta_jax.construct.generators import Generator, Sampling
-from desta_jax.construct.quality import Reply, judge
+from desta_jax.construct.quality import FILTERS, Filter, Reply, judge
 from desta_jax.construct.rows import Request
 
 SHARD = 512  # requests: what is lost at most when a run is killed, and what a generator gets at a time
@@ -76,6 +76,7 @@ def write_rows(
     process: int = 0,
     processes: int = 1,
     say: Callable[[str], None] = print,
+    filters: Mapping[str, Filter] = FILTERS,
 ) -> None:
     """Has this process's shards written that are not there yet.
 
@@ -89,16 +90,17 @@ def write_rows(
     for shard in left:
         readings = [request.reading() for request in shard.requests]
         replies = generator.write(readings, sampling, _shard_seed(seed, shard))
-        kept = _keep(shard, replies, out)
+        kept = _keep(shard, replies, out, filters)
         progress.add(len(replies), kept)
 
 
-def _keep(shard: Shard, replies: Sequence[Reply], out: epath.Path) -> int:
+def _keep(shard: Shard, replies: Sequence[Reply], out: epath.Path, filters: Mapping[str, Filter]) -> int:
     """Writes a shard's outcomes and rows; the rows last, since their file says that the shard is done."""
     rows, outcomes = [], []
     for request, reply in zip(shard.requests, replies, strict=True):
         asked = request.instruction
-        verdict = judge(dataclasses.replace(reply, languages=asked.languages, prompt=asked.text))
+        known = {"languages": asked.languages, "prompt": asked.text, "right": asked.right, "wrong": asked.wrong}
+        verdict = judge(dataclasses.replace(reply, **known), filters)
         outcome = {"id": request.id, "category": asked.category, "words": len(reply.text.split()), "reason": None}
         if verdict is None:
             rows.append(request.row(reply.text))

@@ -11,16 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32
 
 from desta_jax import sharding
 from desta_jax.generation import cache as kv
 from desta_jax.generation.cache import Cache
 from desta_jax.generation.decode import CHUNK, NOTHING, LanguageModel, Speech, begin, read, speak
-from desta_jax.generation.sampling import Sampling, make_chooser
+from desta_jax.generation.sampling import Chooser, Sampling, make_chooser
 from desta_jax.inputs.prompt import Prompt
 from desta_jax.models.audio_lm import AudioLM
 
+PATIENCE = 16  # tokens said before it is seen which rows have ended
 READ_AT_ONCE = 1024  # tokens of a prompt: attention over more at a time would fill the memory
 
 
@@ -66,6 +67,7 @@ class Talk:
         self._rows = row_bucket(len(wishes), tongue.rows)
         fill = [*wishes, *[dataclasses.replace(wishes[0], limit=1)] * (self._rows - len(wishes))]
         self._limits = np.array([wish.limit for wish in fill], np.int32)
+        self._order = np.arange(len(wishes))  # of the rows that are still computed: which wish each is
         vocabulary = tongue.model.shape.vocabulary
         with on(tongue.mesh):
             self._chooser = make_chooser([w.sampling for w in fill], [w.number for w in fill], vocabulary)
@@ -76,20 +78,23 @@ class Talk:
 
     def chunks(self, size: int = CHUNK) -> Iterator[Int32[np.ndarray, "rows n"]]:
         """What is said, at most `size` (up to CHUNK) tokens a row at a time."""
-        rows, ended = len(self.wishes), np.asarray(self.speech.ended)
-        yield np.asarray(self.speech.token)[:rows, None]
+        ended = np.asarray(self.speech.ended)
+        yield np.asarray(self.speech.token)[: len(self.wishes), None]
         while not ended.all():
             with on(self.tongue.mesh):
+                self._close_ranks(ended)
                 self._make_room(size)
                 self.speech, tokens = speak(
                     self.tongue.model, self.speech, self._chooser, self.tongue.stops, self._limits, np.int32(size)
                 )
             ended = np.asarray(self.speech.ended)
-            yield np.asarray(tokens)[:rows, :size]
+            said = np.full((len(self.wishes), size), NOTHING, np.int32)
+            said[self._order] = np.asarray(tokens)[: len(self._order), :size]
+            yield said
 
     def answers(self) -> list[list[int]]:
         """All that each row says, its stop token included."""
-        said = np.concatenate(list(self), axis=1)
+        said = np.concatenate(list(self.chunks(PATIENCE)), axis=1)
         return [[int(token) for token in row if token != NOTHING] for row in said]
 
     def _start(self, wishes: Sequence[Wish], cache: Cache | None, known: int) -> Speech:
@@ -134,6 +139,17 @@ class Talk:
                 soft[row, : len(wish.soft)] = wish.soft
         return soft
 
+    def _close_ranks(self, ended: Bool[np.ndarray, " rows"]) -> None:
+        """Goes on with a smaller batch where at most half of the rows are left: a batch lasts as long as its longest
+        answer, and need not be as wide all the while."""
+        left = np.flatnonzero(~ended[: len(self._order)])
+        rows = row_bucket(len(left), self.tongue.rows)
+        if 2 * rows > self._rows:
+            return
+        keep = np.concatenate([left, np.repeat(np.flatnonzero(ended)[:1], rows - len(left))])
+        self._rows, self._order, self._limits = rows, self._order[left], self._limits[keep]
+        self.speech, self._chooser = _keep_rows(self.speech, self._chooser, keep)
+
     def _make_room(self, size: int) -> None:
         needed = int(self.speech.column) + size
         if needed > self.speech.cache.columns:
@@ -173,6 +189,17 @@ def _empty(audio_lm: AudioLM, rows: int, columns: int) -> Cache:
 @functools.partial(jax.jit, static_argnums=1)
 def _grow(cache: Cache, columns: int) -> Cache:
     return kv.grow(cache, columns)
+
+
+@jax.jit
+def _keep_rows(speech: Speech, chooser: Chooser, keep: Int32[Array, " kept"]) -> tuple[Speech, Chooser]:
+    """Some of the rows, in this order."""
+
+    def take(array):
+        return array if array.ndim == 0 else array[keep]
+
+    speech = jax.tree.map(take, speech)
+    return dataclasses.replace(speech, cache=kv.constrain(speech.cache)), jax.tree.map(take, chooser)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

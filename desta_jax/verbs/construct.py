@@ -19,6 +19,10 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string("instructions", [], "folders of more instruction files", flag_values=values)
     number("rows_per_clip", 1, "requests about each clip", 1, flag_values=values)
     fraction("several_clips", 0.05, "the share of requests about two or three clips", 0, 1, flag_values=values)
+    fraction("transcripts", 1.0, "the share of rows with the clips' transcripts beside them", 0, 1, flag_values=values)
+    flags.DEFINE_list("leave_out", [], "categories of instructions to hold out of training", flag_values=values)
+    faithful = "also drop answers about an attribute that do not name its value, or name another"
+    flags.DEFINE_bool("faithful", False, faithful, values)
     number("limit", None, "only the first so many clips", 1, flag_values=values)
     number("seed", 0, "of the instructions drawn and of the responses", flag_values=values)
     fraction("temperature", 0.05, "of the responses; 0 is greedy", 0, flag_values=values)
@@ -55,6 +59,9 @@ def run(values: flags.FlagValues) -> None:
         instructions=values.instructions,
         rows_per_clip=values.rows_per_clip,
         several_clips=values.several_clips,
+        transcripts=values.transcripts,
+        leave_out=values.leave_out,
+        faithful=values.faithful,
         limit=values.limit,
         endpoint=values.endpoint,
         endpoint_model=values.endpoint_model,

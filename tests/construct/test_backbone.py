@@ -1,10 +1,12 @@
 """The language model as it writes and as it scores, against transformers' own Llama."""
 
+import dataclasses
+
 import pytest
 import torch
 import transformers
 
-from desta_jax.construct.backbone import open_backbone
+from desta_jax.construct.backbone import Backbone, open_backbone
 from desta_jax.construct.generators import Sampling
 from desta_jax.construct.perplexity import overall, perplexities
 
@@ -53,6 +55,24 @@ def test_replies_depend_on_the_request_and_the_seed_alone(backbone):
     assert backbone.write(REQUESTS, hot, seed=3) == first
     assert backbone.write(REQUESTS, hot, seed=4) != first
     assert backbone.write(REQUESTS[:2], hot, seed=3) == first[:2]
+
+
+def test_what_is_asked_again_is_not_written_again(backbone, monkeypatch):
+    written, write_batch = [], Backbone._write_batch
+
+    def watch(self, asked, *rest):
+        written.extend(asked)
+        return write_batch(self, asked, *rest)
+
+    monkeypatch.setattr(Backbone, "_write_batch", watch)
+    fresh = dataclasses.replace(backbone, _answered={})
+    replies = fresh.write([*REQUESTS, *REQUESTS[:2]], GREEDY, seed=0)
+    assert written == REQUESTS and replies[5:] == replies[:2]
+    assert fresh.write(REQUESTS[3:], GREEDY, seed=0) == replies[3:5] and written == REQUESTS
+    shorter = dataclasses.replace(GREEDY, max_new_tokens=3)
+    assert fresh.write(REQUESTS[:1], shorter, seed=0) != replies[:1], "another limit is another request"
+    hot = Sampling(temperature=1.0, max_new_tokens=12)
+    assert len({reply.text for reply in fresh.write(REQUESTS[:1] * 4, hot, seed=3)}) > 1, "drawn anew"
 
 
 def test_a_request_that_is_too_long_is_an_error_and_the_others_stand(backbone):

@@ -182,3 +182,25 @@ def test_a_folder_of_ones_own_is_added(tmp_path, project):
     assert len(load_pool([str(tmp_path)])) == len(project) + 1
     with pytest.raises(FileNotFoundError, match="no such folder"):
         load_pool([str(tmp_path / "lost")])
+
+
+def test_a_question_about_an_attribute_knows_what_its_answer_must_say(clip_of):
+    corpus = [clip_of(Gender="female"), clip_of(Gender="male")]
+    pool = pool_of("[who] about=Gender\nWhat is the {attribute}? {options}\n[upper] base=who\nUse upper case.")
+    for clip, right, wrong in ((corpus[0], "female", "male"), (corpus[1], "male", "female")):
+        drawn = [pool.draw([clip], Values(corpus), str(key)) for key in range(20)]
+        assert {(each.right, each.wrong) for each in drawn} == {((right,), (wrong,))}
+        assert {each.category for each in drawn} == {"who", "upper"}
+
+
+def test_a_guess_may_be_answered_without_the_value(clip_of):
+    pool = pool_of("[x] about=Gender\nIs the {attribute} {guess}?")
+    drawn = pool.draw([clip_of(Gender="female")], Values([clip_of(Gender="male")]), "0")
+    assert (drawn.right, drawn.wrong) == ((), ())
+
+
+def test_categories_can_be_held_out(clip_of):
+    pool = pool_of("[a]\nA?\n[b: one]\nB?\n[b: two]\nC?").without(["b"])
+    assert {drawn.category for drawn in draws(pool, [clip_of()], 50)} == {"a"}
+    with pytest.raises(ValueError, match="no category 'c' to leave out; there are a"):
+        pool.without(["c"])

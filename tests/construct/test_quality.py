@@ -3,7 +3,7 @@
 import pytest
 
 from desta_jax.construct.language import code_of, guess_language
-from desta_jax.construct.quality import FILTERS, Reply, count_drops, judge
+from desta_jax.construct.quality import FAITHFUL, Reply, count_drops, judge
 
 LONG = "The recording begins with a door, and then somebody walks across a wooden floor while rain falls outside. "
 
@@ -12,6 +12,9 @@ LONG = "The recording begins with a door, and then somebody walks across a woode
     "name, reply",
     [
         ("failed", Reply("", error="HTTP 500")),
+        ("unfaithful", Reply("It is a man.", right=("female", "woman"), wrong=("male", "man"))),
+        ("unfaithful", Reply("A female voice, or a male one.", right=("female",), wrong=("male",))),
+        ("unfaithful", Reply("It is hard to say.", right=("Korean",))),
         ("empty", Reply("")),
         ("empty", Reply(" \n")),
         ("empty", Reply("**...**")),
@@ -51,7 +54,7 @@ LONG = "The recording begins with a door, and then somebody walks across a woode
     ],
 )
 def test_what_is_dropped(name, reply):
-    verdict = judge(reply)
+    verdict = judge(reply, FAITHFUL)
     assert verdict is not None and verdict[0] == name and verdict[1]
 
 
@@ -62,6 +65,7 @@ def test_what_is_dropped(name, reply):
         Reply("a dog", prompt="What is it? a dog or a cat"),
         Reply("The speaker sounds happy (and a little tired: it is late, as one hears: very late)."),
         Reply("7"),
+        Reply("A Woman speaks.", right=("female", "woman"), wrong=("male", "man")),
         Reply(LONG),
         Reply("Hahaha, that was funny! Ha ha ha!"),
         Reply("| a | b |\n|------------------------------|------------------------------|\n| 1 | 2 |"),
@@ -78,12 +82,12 @@ def test_what_is_dropped(name, reply):
     ],
 )
 def test_what_is_kept(reply):
-    assert judge(reply) is None
+    assert judge(reply, FAITHFUL) is None
 
 
 def test_drops_are_counted_by_filter():
     counts = count_drops(["empty", "refusal", "empty"])
-    assert list(counts) == list(FILTERS) and counts["empty"] == 2 and counts["refusal"] == 1 and counts["failed"] == 0
+    assert list(counts) == list(FAITHFUL) and counts["empty"] == 2 and counts["refusal"] == 1 and counts["failed"] == 0
 
 
 @pytest.mark.parametrize(

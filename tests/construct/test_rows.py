@@ -1,9 +1,11 @@
 """Requests and finished rows: the two forms of one message, and plans that repeat."""
 
+import dataclasses
 import json
 
 import pytest
 
+from desta_jax.construct.clip import NO_SPEECH
 from desta_jax.construct.instructions import Instruction, load_pool
 from desta_jax.construct.perplexity import reading_of
 from desta_jax.construct.rows import Request, plan_requests
@@ -87,3 +89,20 @@ def test_a_finished_row_can_be_read_as_it_was_written_from(clip_of):
     for request in (request_of([one], "What?"), request_of([one], "Hear {audio} now.")):
         assert reading_of(request.row("x")) == request.reading()
     assert reading_of(request_of([one, two], "First {audio} then {audio}.").row("x")) is None
+
+
+def test_some_rows_are_without_transcripts(corpus, pool):
+    requests = list(plan_requests(corpus, pool, seed=0, rows_per_clip=10, transcripts=0.5))
+    beside = [audio["text"] for request in requests for audio in request.messages()[1]["audios"]]
+    bare = beside.count(NO_SPEECH)
+    assert 0 < bare < len(beside)
+    assert [request.reading() for request in requests] == [
+        request.reading() for request in plan_requests(corpus, pool, seed=0, rows_per_clip=10)
+    ]
+
+
+def test_a_recognisers_text_stands_beside_the_clip_and_is_not_described(clip_of, pool):
+    clip = dataclasses.replace(clip_of(Emotion="Happy"), given="hello there")
+    request = next(plan_requests([clip], pool, seed=0))
+    assert request.messages()[1]["audios"][0]["text"] == "hello there"
+    assert "hello" not in str(request.reading())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from desta_jax.generation import Request, Sampling
+from desta_jax.generation import Request, Sampling, talk
 from desta_jax.sharding import make_mesh
 
 FAMILIES = ("llama", "qwen2", "qwen3")
@@ -59,6 +59,21 @@ def test_a_batch_is_answered_as_its_requests_one_at_a_time(load, ask, clips):
     assert together == tokens(model.answers(requests, transcripts="given", batch_size=1))
     assert len(set(together)) == len(requests)
     assert [len(ids) for ids in together] <= [request.max_new_tokens for request in requests]
+
+
+def test_a_batch_closes_ranks_as_its_answers_end(load, ask, clips, monkeypatch):
+    model = load()
+    limits = [2, 60, 5, 3, 40, 4, 2, 25]
+    draws = [Sampling(0), Sampling(0.9, seed=7)] * 4
+    requests = [Request(ask("x" * number, clips[0]), *rest) for number, rest in enumerate(zip(limits, draws, range(8)))]
+    widths = []
+    kept = talk._keep_rows
+    monkeypatch.setattr(talk, "_keep_rows", lambda *args: widths.append(len(args[2])) or kept(*args))
+    together = tokens(model.answers(requests, transcripts="given", batch_size=8))
+    assert widths and widths == sorted(widths, reverse=True) and widths[-1] < 8
+    assert together == tokens(model.answers(requests, transcripts="given", batch_size=1)), (
+        "a row alone has no ranks to close"
+    )
 
 
 def test_a_mesh_answers_as_one_device(load, made, ask, clips):
