@@ -27,7 +27,8 @@ class Profiler:
     def __init__(self, workdir: str, window: ConfigDict, journal: Journal, *, silent: bool):
         """`window` is the config's part `profile`; a `silent` one never traces."""
         self._workdir, self._window, self._journal, self._silent = epath.Path(workdir), window, journal, silent
-        self._asked = 0
+        self.requested = 0
+        """Steps to trace as soon as a step begins."""
         self._first = self._last = 0  # of the steps that are being traced
         self._folder = ""
 
@@ -39,7 +40,7 @@ class Profiler:
         text = file.read_text().strip()
         file.unlink()
         if text.isdigit() and int(text):
-            self._asked = int(text)
+            self.requested = int(text)
         else:
             self._journal.say(f"{file}: expected a number of steps, got {text[:40]!r}")
 
@@ -48,7 +49,7 @@ class Profiler:
         """Around the start of a step; a trace begins or ends before it where one is due."""
         if self._last and step > self._last:
             self.finish(watch)
-        steps = self._asked or (self._window.steps if step == self._window.start_step else 0)
+        steps = self.requested or (self._window.steps if step == self._window.start_step else 0)
         if steps and not self._silent and not self._last:
             self._begin(step, steps, watch)
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
@@ -74,7 +75,7 @@ class Profiler:
             target = self._workdir / FOLDER
             self._folder = tempfile.mkdtemp() if is_remote(target) else str(target)
             jax.profiler.start_trace(self._folder)
-        self._asked, self._first, self._last = 0, step, step + steps - 1
+        self.requested, self._first, self._last = 0, step, step + steps - 1
 
 
 def _copy(source: pathlib.Path, target: epath.Path) -> None:

@@ -10,6 +10,7 @@ import soundfile
 import micro_models
 from desta_jax.config import make_config
 from desta_jax.records.write import write_records
+from desta_jax.training.loop import COMPLETE, train
 from desta_jax.weights.convert import convert
 
 CLOCKED = {"samples_per_second", "mfu", "goodput"}
@@ -82,6 +83,14 @@ def micro_changes(micro: pathlib.Path) -> dict:
 def config_of(micro):
     """make_config over the micro run: config_of(**{"train.steps": 3})."""
     return lambda **changes: make_config(micro_changes(micro) | changes)
+
+
+@pytest.fixture(scope="session")
+def whole(config_of, tmp_path_factory):
+    """The work directory of an uninterrupted run in one process: what others are held against."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    assert train(config_of(), str(workdir)) == COMPLETE
+    return workdir
 
 
 @pytest.fixture

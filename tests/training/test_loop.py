@@ -20,14 +20,6 @@ from desta_jax.weights.convert import convert
 from desta_jax.weights.trained import read_trained
 
 
-@pytest.fixture(scope="module")
-def whole(config_of, tmp_path_factory):
-    """The work directory of an uninterrupted run: what interrupted ones are held against."""
-    workdir = tmp_path_factory.mktemp("runs") / "whole"
-    assert train(config_of(), str(workdir)) == COMPLETE
-    return workdir
-
-
 def same_adapter(one, other):
     (step, one), (other_step, other) = read_trained(str(one)), read_trained(str(other))
     assert step == other_step

@@ -10,19 +10,11 @@ import time
 
 import pytest
 
-from desta_jax.training.loop import COMPLETE, STOPPED, train
+from desta_jax.training.loop import COMPLETE, STOPPED
 from desta_jax.weights.trained import read_trained
 
 DEVICES = 8
 SECONDS_TO_END = 150  # for those that are left when a process dies; the coordinator misses it after 100 s at the latest
-
-
-@pytest.fixture(scope="module")
-def whole(config_of, tmp_path_factory):
-    """The same run in one process."""
-    workdir = tmp_path_factory.mktemp("runs") / "whole"
-    assert train(config_of(), str(workdir)) == COMPLETE
-    return workdir
 
 
 @pytest.fixture
