@@ -23,6 +23,7 @@ import sys
 import time
 
 import clips
+import found
 import music
 import prompts
 import sakura
@@ -30,7 +31,7 @@ import scenes
 import sounds
 import voices
 
-MODULES = (sakura, voices, sounds, scenes.Scenes, scenes.Dialogue, prompts.Asterisk, prompts.Stamps, music)
+MODULES = (sakura, voices, sounds, scenes.Scenes, scenes.Dialogue, prompts.Asterisk, prompts.Stamps, music, found)
 SOURCES = {source.NAME: source for source in MODULES}
 KINDS = ("speech", "dialogue", "sound", "music")
 SPLITS = ("train", "test")
