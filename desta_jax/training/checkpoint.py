@@ -53,16 +53,32 @@ class Checkpoints:
         """The state after `step` steps, each shard straight to the device that `like` names.
 
         Raises:
-            ValueError: the checkpoint is of another adapter or optimizer; names every leaf that differs.
+            ValueError: the checkpoint is of another adapter or optimizer: names every leaf that differs; or it cannot
+                be read.
         """
         abstract = to_dict(like)
-        saved = self._manager.item_metadata(step)
-        if wrong := differences(dict(saved), abstract):
+        try:
+            saved = self._manager.item_metadata(step)
+            if saved is None:
+                raise ValueError("it has no metadata")
+            wrong = differences(dict(saved), abstract)
+            restored = None if wrong else self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        except ValueError as error:
+            raise ValueError(self._unreadable(step, error)) from error
+        if wrong:
             raise ValueError(
                 f"{self._manager.directory / str(step)} is of another adapter than the config describes:\n  "
                 + "\n  ".join(wrong)
             )
-        return from_dict(self._manager.restore(step, args=ocp.args.StandardRestore(abstract)), like)
+        return from_dict(restored, like)
+
+    def _unreadable(self, step: int, why: object) -> str:
+        older = [other for other in self._manager.all_steps() if other < step]
+        there = f"from step {max(older)}" if older else "from its beginning"
+        return (
+            f"{self._manager.directory / str(step)} cannot be read; if it is damaged, delete it, and the run goes on "
+            f"{there}: {why}"
+        )
 
     def wait(self) -> None:
         """Until what was started is saved."""

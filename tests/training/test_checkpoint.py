@@ -1,5 +1,7 @@
 """Checkpoints on disk: which are kept, and what comes back."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +59,64 @@ def test_another_adapter_is_named(saved):
     with pytest.raises(ValueError, match=r"another adapter(.*\n)*.*adapter\.connector\.proj\.kernel"):
         checkpoints.restore(5, placed(state_of(0.0, width=4)))
     checkpoints.close()
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two steps, both kept."""
+    checkpoints = Checkpoints(str(tmp_path), keep=2)
+    for step in (1, 2):
+        checkpoints.save(step, state_of(float(step)))
+    checkpoints.close()
+    return tmp_path
+
+
+def restored_step(workdir):
+    checkpoints = Checkpoints(str(workdir), keep=1)
+    state = checkpoints.restore(checkpoints.newest(), placed(state_of(0.0)))
+    checkpoints.close()
+    return int(state.adapter["connector"]["proj"]["kernel"][0, 0])
+
+
+def test_one_that_was_not_finished_is_none(two):
+    """What a kill leaves while a checkpoint is written: the one before it is still there, though one is to be kept."""
+    (two / "checkpoints" / "2").rename(two / "checkpoints" / "2.orbax-checkpoint-tmp")
+    assert restored_step(two) == 1
+    checkpoints = Checkpoints(str(two), keep=1)
+    checkpoints.save(2, state_of(2.0))
+    checkpoints.close()
+    assert restored_step(two) == 2
+
+
+def test_the_only_good_one_outlives_a_save_that_fails(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(str(tmp_path), keep=1)
+    checkpoints.save(1, state_of(1.0))
+    checkpoints.wait()
+
+    def disk_is_full():
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoints._manager, "_wait_for_checkpointers", disk_is_full)
+    checkpoints.save(2, state_of(2.0))
+    with pytest.raises(OSError, match="no space left"):
+        checkpoints.wait()
+    assert read_trained(str(tmp_path), 1)[1]["connector"]["proj"]["kernel"][0, 0] == 1
+
+
+def damage_data(item):
+    for file in item.rglob("d/*"):
+        file.write_bytes(bytes(file.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [damage_data, lambda item: (item / "_METADATA").unlink()], ids=["data", "metadata"])
+def test_a_damaged_one_is_named_and_the_one_before_it_helps(two, damage):
+    newest = two / "checkpoints" / "2"
+    damage(newest / "default")
+    with pytest.raises(ValueError, match=r"checkpoints/2 cannot be read.*delete it, and the run goes on from step 1"):
+        restored_step(two)
+    assert (two / "checkpoints" / "1").exists()
+    shutil.rmtree(newest)
+    assert restored_step(two) == 1
 
 
 def test_changed_keys_are_those_that_differ(tmp_path):
