@@ -37,8 +37,8 @@ KINDS = ("speech", "dialogue", "sound", "music")
 SPLITS = ("train", "test")
 
 
-def main() -> None:
-    arguments = parse()
+def main(words: list[str] | None = None) -> None:
+    arguments = parse(words)
     places = clips.Places(arguments.cache.absolute(), arguments.sakura)
     planned = {name: plan(name, places) for name in arguments.sources}
     for name, made in planned.items():
@@ -46,7 +46,7 @@ def main() -> None:
     report(write_metadata(arguments.out), arguments.out)
 
 
-def parse(words: list[str] | None = None) -> argparse.Namespace:
+def parse(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="the corpus's folder")
     parser.add_argument("--sakura", type=pathlib.Path, help="a checkout of SAKURA; without it its clips are left out")
@@ -74,6 +74,7 @@ def make(name: str, planned: list[clips.Clip], out: pathlib.Path, workers: int) 
     notes = out / "made" / f"{name}.jsonl"
     notes.parent.mkdir(parents=True, exist_ok=True)
     done = noted(notes, out)
+    write_whole(notes, "".join(json.dumps(rows, ensure_ascii=False) + "\n" for rows in done.values()))
     todo = [clip for clip in planned if clip.audio not in done]
     print(f"{name}: {len(planned)} clips, {len(planned) - len(todo)} of them there")
     with notes.open("a", encoding="utf-8") as file:

@@ -35,7 +35,7 @@ class Scenes:
     @staticmethod
     def render(clip: clips.Clip) -> tuple:
         rng = clips.chance(clip.audio + " sound")
-        speech = voices.speaker().speak(*clip.recipe)
+        speech = voices.speak(*clip.recipe)
         if clip.fields["room"] == "reverberant":
             speech = reverberated(speech, rng.uniform(*DECAYS), rng)
         if clip.fields["background"] != "none":
@@ -64,7 +64,7 @@ class Dialogue:
         rng = clips.chance(clip.audio + " sound")
         parts, segments, time = [], [], 0.0
         for number, (fields, recipe) in enumerate(clip.recipe):
-            turn = clips.at_level(voices.speaker().speak(*recipe), clips.LOUDNESS["normal"])
+            turn = clips.at_level(voices.speak(*recipe), clips.LOUDNESS["normal"])
             end = time + len(turn) / clips.RATE
             if number and end > clips.SECONDS:
                 break
@@ -87,7 +87,7 @@ def _babbler(count: int, rng: np.random.Generator) -> np.ndarray:
     language = clips.pick(rng, sentences.SENTENCES)
     words = " ".join(rng.permutation(sentences.SENTENCES[language][: -sentences.HELD_OUT])[:4].tolist())
     voice = f"{voices.CODES[language]}+{clips.pick(rng, voices.VOICES[gender])}"
-    said = clips.at_level(voices.speaker().speak(words, voice, int(rng.integers(150, 200)), 50), -24.0)
+    said = clips.at_level(voices.speak(words, voice, int(rng.integers(150, 200)), 50), -24.0)
     return np.resize(np.roll(said, int(rng.integers(len(said)))), count)
 
 

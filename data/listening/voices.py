@@ -1,6 +1,6 @@
 """Synthetic speech of eSpeak NG: women and men in many languages, at chosen rates, pitches and levels."""
 
-import functools
+import _ctypes
 import pathlib
 import sys
 
@@ -53,9 +53,14 @@ class Speaker(spoken_clips.Espeak):
         return clips.resampled(trimmed(samples), self.rate)
 
 
-@functools.cache
-def speaker() -> Speaker:
-    return Speaker()
+def speak(words: str, voice: str, rate: int, pitch: int) -> np.ndarray:
+    """The words by an eSpeak NG that is loaded anew, for it carries the waver of its voices over from what it said."""
+    speaker = Speaker()
+    try:
+        return speaker.speak(words, voice, rate, pitch)
+    finally:
+        speaker.library.espeak_Terminate()
+        _ctypes.dlclose(speaker.library._handle)
 
 
 def trimmed(samples: np.ndarray) -> np.ndarray:
@@ -112,4 +117,4 @@ def said(rng: np.random.Generator, language: str, words: str, gender: str, voice
 
 
 def render(clip: clips.Clip) -> tuple:
-    return clips.at_level(speaker().speak(*clip.recipe), clips.LOUDNESS[clip.fields["loudness"]]), [{}]
+    return clips.at_level(speak(*clip.recipe), clips.LOUDNESS[clip.fields["loudness"]]), [{}]
