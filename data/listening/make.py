@@ -31,7 +31,18 @@ import scenes
 import sounds
 import voices
 
-MODULES = (sakura, voices, sounds, scenes.Scenes, scenes.Dialogue, prompts.Asterisk, prompts.Stamps, music, found)
+MODULES = (
+    sakura,
+    voices,
+    sounds,
+    scenes.Scenes,
+    scenes.Dialogue,
+    prompts.Asterisk,
+    prompts.Stamps,
+    prompts.Words,
+    music,
+    found,
+)
 SOURCES = {source.NAME: source for source in MODULES}
 KINDS = ("speech", "dialogue", "sound", "music")
 SPLITS = ("train", "test")

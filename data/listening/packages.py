@@ -18,6 +18,10 @@ BLOCK = 1 << 20
 
 # name: its file in the mirror, and the sha256 of it
 PACKAGES = {
+    "ktuberling-data": (
+        "pool/main/k/ktuberling/ktuberling-data_22.12.3-1_all.deb",
+        "fba44c875bfa31ea488dadd9263e87a4dcaea0bd47d28817f6c0dc6d2af970ed",
+    ),
     "timgm6mb-soundfont": (
         "pool/main/t/timgm6mb-soundfont/timgm6mb-soundfont_1.3-5_all.deb",
         "034abdfb296d9353433513dad5dbdcab46425ee6008fc02fe7039b46e75edc54",
@@ -77,14 +81,6 @@ PACKAGES = {
     "fluidr3mono-gm-soundfont": (
         "pool/main/f/fluidr3mono-gm-soundfont/fluidr3mono-gm-soundfont_2.315-7_all.deb",
         "4098301bf29f4253c2f5799a844f42dd4aa733d91a210071ad16d7757dea51d6",
-    ),
-    "tuxtype-data": (
-        "pool/main/t/tuxtype/tuxtype-data_1.8.3-5.1_all.deb",
-        "62f85e2c6d6820efbaf1d914039b50c070bf5899b1d1d14aea00cebca14f4c78",
-    ),
-    "sound-icons": (
-        "pool/main/s/sound-icons/sound-icons_0.1-8_all.deb",
-        "cbb7defa9cab0c86c9151e72c6c8a99a0ed21d244bc4c7cffdde7a0e4d9fa5b3",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Recorded people: the prompts of Asterisk in five languages, and the names of Tux Paint's stamps in seven."""
+"""Recorded people: the prompts of Asterisk, the names of Tux Paint's stamps, the words of KTuberling."""
 
 import dataclasses
 import gzip
@@ -84,6 +84,69 @@ class Stamps:
         count = min(len(files) // cls.EACH, TESTED if voice.held_out else cls.TRAINED)
         groups = [files[number * cls.EACH : (number + 1) * cls.EACH] for number in range(count)]
         return [_clip(f"{cls.NAME}/{code}-{number}", voice, group) for number, group in enumerate(groups)]
+
+    @classmethod
+    def render(cls, clip: clips.Clip) -> tuple:
+        return clips.joined([clips.read(path) for path in clip.recipe], cls.PAUSE), [{}]
+
+
+class Words:
+    """Words and digits read by volunteers in sixteen languages, several at a time; who they are is not known."""
+
+    NAME = "words"
+    LICENCE = "GPL-2.0-or-later"
+    ADDRESS = "https://apps.kde.org/ktuberling/ and https://tuxpaint.org/stamps/"
+    WORDS, DIGITS = "ktuberling-data", "tuxpaint-stamps-default"
+    LANGUAGES = {
+        "ca": "Catalan",
+        "da": "Danish",
+        "de": "German",
+        "el": "Greek",
+        "en": "English",
+        "en_GB": "English",
+        "es": "Spanish",
+        "fr": "French",
+        "it": "Italian",
+        "ja": "Japanese",
+        "ko": "Korean",
+        "lt": "Lithuanian",
+        "nl": "Dutch",
+        "pt": "Portuguese",
+        "ru": "Russian",
+        "sl": "Slovenian",
+        "sv": "Swedish",
+        "uk": "Ukrainian",
+        "zh_tw": "Chinese",
+    }
+    EACH, MOST, ROWS_OF_DIGITS, PAUSE = 4, 20, 8, 0.25
+
+    @classmethod
+    def plan(cls, places: clips.Places) -> list[clips.Clip]:
+        """Words in groups, each of them once, and digits in any order, for there are only ten to train on."""
+        words = packages.folder(cls.WORDS, places.cache) / "usr/share/ktuberling/sounds"
+        digits = packages.folder(cls.DIGITS, places.cache) / "usr/share/tuxpaint/stamps/symbols/math"
+        planned = []
+        for code, language in cls.LANGUAGES.items():
+            planned += cls._words(code, language, words / code)
+            planned += cls._digits(code, language, sorted(digits.glob(f"[0-9]_{code}.ogg")))
+        return planned
+
+    @classmethod
+    def _words(cls, code: str, language: str, folder: pathlib.Path) -> list[clips.Clip]:
+        files = sorted(folder.glob("*.*"), key=lambda path: zlib.crc32(path.name.encode()))
+        groups = [files[at : at + cls.EACH] for at in range(0, len(files) - cls.EACH + 1, cls.EACH)][: cls.MOST]
+        return [cls._clip(f"{cls.NAME}/{code}-{n}.flac", language, group, n % 6 == 5) for n, group in enumerate(groups)]
+
+    @classmethod
+    def _digits(cls, code: str, language: str, files: list[pathlib.Path]) -> list[clips.Clip]:
+        names = [f"{cls.NAME}/{code}-digits-{number}.flac" for number in range(cls.ROWS_OF_DIGITS if files else 0)]
+        orders = [clips.chance(name).permutation(len(files))[: cls.EACH + 1].tolist() for name in names]
+        return [cls._clip(name, language, [files[n] for n in order], False) for name, order in zip(names, orders)]
+
+    @staticmethod
+    def _clip(name: str, language: str, files: list[pathlib.Path], held_out: bool) -> clips.Clip:
+        recipe = tuple(str(path) for path in files)
+        return clips.Clip(name, "speech", {"language": language}, "clip" if held_out else "", recipe)
 
     @classmethod
     def render(cls, clip: clips.Clip) -> tuple:
