@@ -137,12 +137,14 @@ class Progress:
         self.name, self.total = name, total
 
     def over(self, items):
-        start = said = time.monotonic()
+        start = said = None
         for number, item in enumerate(items, 1):
             yield item
             now = time.monotonic()
-            if now - said > self.EVERY:
-                left = (now - start) / number * (self.total - number)
+            if start is None:
+                start = said = now  # the first one waits for what is loaded
+            elif now - said > self.EVERY:
+                left = (now - start) / (number - 1) * (self.total - number)
                 print(f"{self.name}: {number} of {self.total}, {left:.0f} s left", flush=True)
                 said = now
 

@@ -33,9 +33,11 @@ class Asterisk:
     """Prompts of a telephone exchange, recorded in studios at 8 kHz, with their texts."""
 
     NAME = "asterisk"
-    LICENCE = "CC-BY-SA-3.0; Russian: CC-BY-3.0"
-    ADDRESS = "https://downloads.asterisk.org/pub/telephony/sounds/; Menardi: http://www.voip.ammdomus.it"
-    CREDIT = "Allison Smith, June Wallack, Carlo Flora, Maxim Topal (ivrvoice.ru), Marco Menardi and Paola Dal Zot"
+    LICENCE = (
+        "CC-BY-SA-3.0: recorded by Allison Smith (theivrvoice.com), June Wallack (junewallack.com), Carlo Flora "
+        "(carloflora.com), Marco Menardi and Paola Dal Zot (voip.ammdomus.it); CC-BY-3.0: Maxim Topal (ivrvoice.ru)"
+    )
+    ADDRESS = "https://downloads.asterisk.org/pub/telephony/sounds/ and http://www.voip.ammdomus.it"
     CORE = "asterisk-core-sounds"
     VOICES = (
         Voice("Allison Smith", "English", "female", f"{CORE}-en-wav", f"{CORE}-en"),
@@ -59,7 +61,7 @@ class Stamps:
     """Names of things, read by volunteers: three at a time, for each is short."""
 
     NAME = "stamps"
-    LICENCE = "GPL-2.0-or-later"
+    LICENCE = "GPL-2.0-or-later: read by volunteers of Tux Paint"
     ADDRESS = "https://tuxpaint.org/stamps/"
     PACKAGE = "tuxpaint-stamps-default"
     VOICES = {
@@ -94,7 +96,7 @@ class Words:
     """Words and digits read by volunteers in sixteen languages, several at a time; who they are is not known."""
 
     NAME = "words"
-    LICENCE = "GPL-2.0-or-later"
+    LICENCE = "GPL-2.0-or-later: read by volunteers of KDE and Tux Paint"
     ADDRESS = "https://apps.kde.org/ktuberling/ and https://tuxpaint.org/stamps/"
     WORDS, DIGITS = "ktuberling-data", "tuxpaint-stamps-default"
     LANGUAGES = {
