@@ -133,11 +133,16 @@ class Pool:
             if not any(_within(section.category, category) for section in self.sections):
                 known = sorted({section.category for section in self.sections})
                 raise ValueError(f"no category {category!r} to leave out; there are {', '.join(known)}")
-        left = [
-            section
-            for section in self.sections
-            if not any(_within(section.category, category) for category in categories)
-        ]
+
+        def is_left(section: Section) -> bool:
+            return not any(_within(section.category, category) for category in categories)
+
+        kinds = {section.category for section in self.sections if is_left(section) and not section.base}
+        left: list[Section] = []
+        for section in filter(is_left, self.sections):
+            bases = tuple(base for base in section.base if any(_within(kind, base) for kind in kinds))
+            if bases or not section.base:
+                left.append(dataclasses.replace(section, base=bases))
         return Pool(left + self.systems)
 
     def __len__(self) -> int:

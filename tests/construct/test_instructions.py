@@ -202,5 +202,9 @@ def test_a_guess_may_be_answered_without_the_value(clip_of):
 def test_categories_can_be_held_out(clip_of):
     pool = pool_of("[a]\nA?\n[b: one]\nB?\n[b: two]\nC?").without(["b"])
     assert {drawn.category for drawn in draws(pool, [clip_of()], 50)} == {"a"}
-    with pytest.raises(ValueError, match="no category 'c' to leave out; there are a"):
-        pool.without(["c"])
+    pool = pool_of("[a]\nA?\n[b]\nB?\n[c] base=a, b\nOn one.\n[d] base=b\nOn b.").without(["b"])
+    assert {drawn.text for drawn in draws(pool, [clip_of()], 50)} == {"A?", "A? On one."}, (
+        "what was added to it goes too"
+    )
+    with pytest.raises(ValueError, match="no category 'z' to leave out; there are a, c"):
+        pool.without(["z"])

@@ -1,0 +1,34 @@
+"""A small model that hears, made on one machine from its own words: data/listening/README.md tells the whole of it.
+
+SmolLM2 135M Instruct and Whisper base, as configs/smol.py, but for three hours and thousands of clips. Rows are packed,
+since most are far shorter than the longest.
+"""
+
+
+def get_config():
+    return {
+        "compute_dtype": "float32",
+        "model": {
+            "checkpoint": "models/smol",
+            "llm": "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "encoder": "openai/whisper-base",
+        },
+        "adapter": {
+            "num_layers": 2,
+            "prompt_size": 32,
+            "tap_layers": (1, 2, 3, 5),
+            "placeholder_token": "<reponame>",
+        },
+        "data": {
+            "max_length": 256,
+            "validation_max_length": 256,
+            "audio_seconds": 8,
+            "pack": True,
+            "clips_per_row": 4,
+        },
+        "train": {"batch_size": 16, "epochs": 2},
+        "optimizer": {"peak_learning_rate": 1e-3, "warmup_steps": 30},
+        "remat": "none",
+        "checkpoint": {"every_steps": 50},
+        "evaluate": {"every_steps": 200},
+    }
