@@ -11,6 +11,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from desta_jax import tree
@@ -60,8 +61,9 @@ def read_adapter_config(folder: pathlib.Path) -> dict[str, Any]:
         config = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} can't be read ({error}): is {folder} an adapter folder of the reference?") from error
-    if config.get("model_type") != "desta25":
-        raise ValueError(f"{file} has model_type {config.get('model_type')!r}: an adapter's is 'desta25'")
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "desta25":
+        raise ValueError(f"{file} has model_type {kind!r}: an adapter's is 'desta25'")
     if config.get("connector_mode", "qformer_1") != "qformer_1":
         raise ValueError(f"{file} has connector_mode {config['connector_mode']!r}: only 'qformer_1' is known")
     for key in ("qformer_num_hidden_layers", "prompt_size"):
@@ -123,7 +125,7 @@ def write_adapter(
         rank = int(adapter["lora"]["q"]["a"].shape[-1])
         config |= {"lora_rank": rank, "lora_alpha": lora_alpha, "lora_dropout": lora_dropout}
     with whole_folder(out, overwrite=overwrite, marker="config.json") as partial:
-        save_file(arrays, partial / "model.safetensors", metadata={"format": "pt"})
+        _write_tensors(partial / tensors.WEIGHTS, arrays)
         _write_json(partial / "config.json", config)
         (partial / "README.md").write_text(model_card(config, tree.count(adapter)))
         if "lora" in adapter:
@@ -137,7 +139,7 @@ def _write_peft(
     """The LoRA alone, as PEFT's PeftModel.from_pretrained reads it."""
     folder.mkdir()
     arrays = _outward(names.peft_rules(rules), adapter, DTYPES[dtype])
-    save_file(arrays, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    _write_tensors(folder / "adapter_model.safetensors", arrays)
     peft_config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -151,6 +153,13 @@ def _write_peft(
         "inference_mode": True,
     }
     _write_json(folder / "adapter_config.json", peft_config)
+
+
+def _write_tensors(file: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    try:
+        save_file(arrays, file, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk, which safetensors does not tell as an OSError
+        raise OSError(f"{file} could not be written: {error}") from error
 
 
 def _outward(rules: Sequence[names.Rule], adapter: tree.Tree, dtype: np.dtype) -> dict[str, np.ndarray]:

@@ -95,6 +95,8 @@ def _open(source: str | os.PathLike, what: str, read_shape: Callable[[Mapping], 
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{what} {source}: config.json can't be read ({error})") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{what} {source}: config.json is no JSON object")
     try:
         shape = read_shape(config)
     except KeyError as error:

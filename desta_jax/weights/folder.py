@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pathlib
 import tempfile
@@ -17,7 +18,7 @@ from desta_jax import tree
 from desta_jax.weights import settings
 from desta_jax.weights.convert import FORMAT, MARKER
 
-IN_FLIGHT_BYTES = 2 * 10**9  # read at a time, unless one leaf alone is larger
+IN_FLIGHT_BYTES = 2 * 10**9  # read at a time, unless one device's share of one leaf needs more
 
 
 class ModelFolder:
@@ -69,9 +70,9 @@ class ModelFolder:
         folder = self.path / "params" / part
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here), like)
-        largest = max((tree.size_bytes({"leaf": leaf}) for leaf in tree.flatten(like).values()), default=0)
-        in_flight = -(-max(largest, IN_FLIGHT_BYTES) // 10**9)
-        handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=in_flight)
+        largest = max(map(_share_bytes, tree.flatten(like).values()), default=0)
+        in_flight = max(4 * largest, IN_FLIGHT_BYTES)  # shares are read as whole chunks, and float32 takes twice like's
+        handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=in_flight / 10**9)
         with ocp.Checkpointer(handler) as checkpointer:
             wrong = tree.differences(checkpointer.metadata(folder).item_metadata.tree, like)
             if wrong:
@@ -100,7 +101,8 @@ class ModelFolder:
             return f"{self.path} is a Hugging Face folder: run `desta-jax convert` first, and give its --out here"
         if self.path.with_name(self.path.name + ".partial").exists():
             return f"{self.path} is not finished (there is a {self.path.name}.partial): run `desta-jax convert` again"
-        return f"{self.path} is no converted folder (it has no {MARKER}): `desta-jax convert` makes one"
+        lacking = f"it has no {MARKER}" if self.path.exists() else "there is no such folder"
+        return f"{self.path} is no converted folder ({lacking}): `desta-jax convert` makes one"
 
     def _read_json(self, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
         file = self.path / name
@@ -117,6 +119,11 @@ class ModelFolder:
                 return settings.load_tokenizer(_local_copy(self.path / name, scratch))
         except ValueError as error:
             raise ValueError(f"{self.path / name}: {error}") from error
+
+
+def _share_bytes(leaf: jax.ShapeDtypeStruct) -> int:
+    """Bytes of what one device holds of a leaf."""
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
 def _local_copy(folder: epath.Path, scratch: str) -> pathlib.Path:

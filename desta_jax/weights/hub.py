@@ -46,7 +46,7 @@ def resolve(source: str | os.PathLike, patterns: Sequence[str] = SETTINGS_FILES 
     if folder.is_dir():
         return folder
     name, _, revision = str(source).partition("@")
-    if folder.exists() or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
+    if folder.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         raise ValueError(f"{source}: no such folder, and not a name on the Hugging Face Hub (owner/name[@revision])")
     return pathlib.Path(_download(name, revision or None, patterns))
 
@@ -57,7 +57,7 @@ def revision_of(folder: pathlib.Path) -> str | None:
 
 
 def _download(name: str, revision: str | None, patterns: Sequence[str]) -> str:
-    page = f"https://huggingface.co/{name}"
+    page, nowhere = f"https://huggingface.co/{name}", f"{name}: there is no such folder here"
     try:
         return huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns))
     except errors.GatedRepoError as error:
@@ -68,11 +68,12 @@ def _download(name: str, revision: str | None, patterns: Sequence[str]) -> str:
         raise ValueError(f"{name} has no revision {revision!r}: see {page}/commits for those it has") from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ValueError(
-            f"{name} is neither a folder here nor a model on the Hugging Face Hub: check the spelling; "
-            "if it is private, log in with `hf auth login` or set HF_TOKEN"
+            f"{nowhere}, and no such model on the Hugging Face Hub: check the spelling; if it is private, log in with "
+            "`hf auth login` or set HF_TOKEN"
         ) from error
     except Exception as error:  # connections fail with the HTTP client's own errors, which huggingface_hub passes on
         raise ValueError(
-            f"{name} could not be downloaded ({type(error).__name__}: {error}). Check the connection and try again: "
-            "the download resumes. Without one, copy the model's folder here and give its path"
+            f"{nowhere}, and it could not be downloaded from the Hugging Face Hub ({type(error).__name__}: {error}). "
+            "Check the spelling, or the connection, and try again: a download resumes. Without a connection, copy the "
+            "model's folder here and give its path"
         ) from error

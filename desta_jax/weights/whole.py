@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import shutil
@@ -19,20 +20,19 @@ def whole_folder(out: str | os.PathLike, *, overwrite: bool, marker: str) -> Ite
         marker: a file by which a folder of ours is known.
 
     Raises:
-        ValueError: OUT exists and may not be replaced.
+        ValueError: OUT exists and may not be replaced, or another process is writing it.
     """
     check_free(out, overwrite=overwrite, marker=marker)
     out = pathlib.Path(out).absolute()
     partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        _sync(partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    _put_in_place(partial, out)
+    with _alone(partial):
+        try:
+            yield partial
+            _sync(partial)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        _put_in_place(partial, out)
 
 
 def check_free(out: str | os.PathLike, *, overwrite: bool, marker: str) -> None:
@@ -50,6 +50,26 @@ def check_free(out: str | os.PathLike, *, overwrite: bool, marker: str) -> None:
         raise ValueError(f"{out} exists: give another folder, or --overwrite to replace it")
     if not (out / marker).is_file():
         raise ValueError(f"{out} holds something else (it has no {marker}), so it is not replaced: give another folder")
+
+
+@contextlib.contextmanager
+def _alone(partial: pathlib.Path) -> Iterator[None]:
+    """An empty folder that no other process writes to; the system gives it free when this one dies."""
+    partial.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = not partial.exists() or not os.path.samestat(os.fstat(descriptor), partial.stat())  # just renamed
+        except BlockingIOError:
+            taken = True
+        if taken:
+            raise ValueError(f"another process is writing {partial}: wait for it, or give another folder")
+        for path in partial.iterdir():  # what an interrupted run left
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _sync(folder: pathlib.Path) -> None:

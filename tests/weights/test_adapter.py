@@ -370,6 +370,12 @@ def test_a_config_of_something_else_is_refused(tmp_path, reference, change, expe
         read_adapter(save_reference(tmp_path / "saved", reference, **change))
 
 
+def test_a_config_that_is_no_object_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match="model_type None: an adapter's is 'desta25'"):
+        read_adapter(tmp_path)
+
+
 def test_a_folder_without_config_or_weights_is_refused(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "bare")
     (tmp_path / "bare/config.json").unlink()

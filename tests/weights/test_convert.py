@@ -342,6 +342,11 @@ def test_a_config_that_lacks_a_number_is_refused(llm, whisper, tmp_path):
     assert_refused(llm, whisper[0], tmp_path / "out", "config.json lacks 'intermediate_size'")
 
 
+def test_a_config_that_is_no_object_is_refused(llm, whisper, tmp_path):
+    (llm / "config.json").write_text("[]")
+    assert_refused(llm, whisper[0], tmp_path / "out", "config.json is no JSON object")
+
+
 def test_a_folder_without_a_config_is_refused(llm, whisper, tmp_path):
     (llm / "config.json").unlink()
     assert_refused(llm, whisper[0], tmp_path / "out", f"language model {llm}: config.json can't be read")

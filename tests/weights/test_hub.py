@@ -80,9 +80,15 @@ def of_status(error, status):
             of_status(errors.GatedRepoError, 403),
             r"is gated: accept .*huggingface.co/owner/name.*HF_TOKEN",
         ),
-        (of_status(errors.RepositoryNotFoundError, 404), r"neither a folder here nor a model.*spelling"),
+        (
+            of_status(errors.RepositoryNotFoundError, 404),
+            r"^owner/name: there is no such folder here, and no such model.*spelling",
+        ),
         (of_status(errors.RevisionNotFoundError, 404), r"has no revision 'v9': see .*commits"),
-        (errors.LocalEntryNotFoundError("no connection"), r"could not be downloaded.*no connection.*try again"),
+        (
+            errors.LocalEntryNotFoundError("no connection"),
+            r"^owner/name: there is no such folder here.*no connection.*try again",
+        ),
         (errors.OfflineModeIsEnabled("offline"), r"could not be downloaded.*offline.*try again"),
         (ClientTimeout("timed out"), r"could not be downloaded.*timed out.*resumes"),
     ],
@@ -93,7 +99,7 @@ def test_what_goes_wrong_is_explained(downloads, raised, expected):
         hub.resolve("owner/name@v9")
 
 
-@pytest.mark.parametrize("source", ["./models/llama", "/nowhere/llama", "a/b/c", "~/nowhere"])
+@pytest.mark.parametrize("source", ["llama", "./models/llama", "/nowhere/llama", "a/b/c", "~/nowhere"])
 def test_a_path_that_is_not_there_is_no_name(downloads, source):
     with pytest.raises(ValueError, match="no such folder"):
         hub.resolve(source)

@@ -1,0 +1,30 @@
+"""Folders that are either whole or not there."""
+
+import pytest
+
+from desta_jax.weights.whole import whole_folder
+
+
+def write(out, overwrite=False):
+    return whole_folder(out, overwrite=overwrite, marker="mark")
+
+
+def test_what_a_killed_run_left_is_not_taken_along(tmp_path):
+    (tmp_path / "out.partial" / "half").mkdir(parents=True)
+    (tmp_path / "out.partial" / "file").touch()
+    with write(tmp_path / "out") as partial:
+        (partial / "mark").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mark"]
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_two_at_once_are_told_apart(tmp_path):
+    with write(tmp_path / "out") as partial:
+        (partial / "mark").touch()
+        with pytest.raises(ValueError, match="another process is writing .*out.partial"), write(tmp_path / "out"):
+            pass
+        assert (partial / "mark").exists()
+    assert (tmp_path / "out" / "mark").exists()
+    with write(tmp_path / "out", overwrite=True) as partial:
+        (partial / "newer").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["newer"]
