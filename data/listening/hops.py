@@ -1,0 +1,58 @@
+"""SAKURA's questions about its test clips: what is heard, and what follows from it."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from corpus import TRAINED_TRACKS, is_test_clip
+from figures import share
+
+from desta_jax.evaluation import sakura
+from desta_jax.evaluation.question import Question
+
+MAX_NEW_TOKENS = 64
+GIVEN = "multi given single"
+
+
+def ask(folder: Path) -> list[Question]:
+    """Both questions of every test clip of a checkout of SAKURA."""
+    return [question for question in sakura.read(folder, "test") if is_test_clip(question.row["file"])]
+
+
+def score(questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, Any]:
+    """By hop and track the share that names the right option and no other; and of the clips whose single-hop answer
+    was right, the share whose multi-hop answer was too. `trained tracks` leaves out those never trained on."""
+    marks = {
+        question.id: sakura.names_only(answers[question.id], question.row["label"], question.row["question"])
+        for question in questions
+        if question.id in answers
+    }
+    groups: dict[str, dict[str, list[bool]]] = {hop: collections.defaultdict(list) for hop in (*sakura.HOPS, GIVEN)}
+    trained_last = sorted(questions, key=lambda question: question.row["track"] in TRAINED_TRACKS)
+    for question in trained_last:
+        track, hop, clip = question.id.split("/", 2)
+        if question.id not in marks:
+            continue
+        known = [track] + ["trained tracks"] * (track in TRAINED_TRACKS)
+        for name in known:
+            groups[hop][name].append(marks[question.id])
+            if hop == "multi" and marks.get(f"{track}/single/{clip}"):
+                groups[GIVEN][name].append(marks[question.id])
+    return {hop: {track: share(right) for track, right in tracks.items()} for hop, tracks in groups.items()}
+
+
+def chance(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
+    """By hop and track: percent right by choosing evenly among a question's options."""
+    groups: dict[str, dict[str, list[float]]] = {hop: collections.defaultdict(list) for hop in sakura.HOPS}
+    for question in questions:
+        row = question.row
+        options = sum(f"({letter})" in row["question"] for letter in "abcdef")
+        for name in [row["track"]] + ["trained tracks"] * (row["track"] in TRAINED_TRACKS):
+            groups[row["hop"]][name].append(100 / max(options, 1))
+    return {
+        hop: {track: round(sum(each) / len(each), 4) for track, each in tracks.items()}
+        for hop, tracks in groups.items()
+    }
