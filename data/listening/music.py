@@ -137,6 +137,8 @@ def play(notes: list[tuple], instrument: str, beat: float, recipe: dict) -> np.n
         synthesiser.noteon(channel, key, velocity) if on else synthesiser.noteoff(channel, key)
     parts.append(_generated(synthesiser, RATE // 2))
     synthesiser.sounds_off()
+    while np.any(_generated(synthesiser, RATE // 10)):  # its last notes fade out, not into the next tune
+        pass
     return np.concatenate(parts)
 
 
