@@ -1,0 +1,75 @@
+"""The small files of a work directory in a bucket, for which memory stands."""
+
+import json
+
+import pytest
+from etils import epath
+from etils.epath import backend
+from fsspec.implementations.memory import MemoryFileSystem
+
+from desta_jax.config import make_config
+from desta_jax.training import profiler
+from desta_jax.training.checkpoint import changed_keys, write_config
+from desta_jax.training.files import JsonLines, read_json_lines
+from desta_jax.training.goodput import Account
+from desta_jax.training.heartbeat import Heartbeat, last_seen
+from desta_jax.training.metrics import Journal
+
+WORKDIR = "gs://bucket/runs/a"
+
+
+class Bucket(MemoryFileSystem):
+    """Objects by name, and nothing else, under gs://."""
+
+    protocol = ("gcs", "gs")
+    store, pseudo_dirs = {}, [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return "/" + str(path).removeprefix("gs://").strip("/") if str(path).strip("/") else ""
+
+
+@pytest.fixture(autouse=True)
+def bucket(monkeypatch):
+    monkeypatch.setattr(type(backend.fsspec_backend), "fs", lambda self, path: Bucket())
+    Bucket.store.clear()
+    return Bucket.store
+
+
+def test_lines_are_in_the_bucket_when_the_file_is_flushed(bucket):
+    path = epath.Path(WORKDIR) / "lines.jsonl"
+    lines = JsonLines(path)
+    for step in (1, 2):
+        lines.write({"step": step})
+    assert read_json_lines(path) == []
+    lines.flush()
+    assert read_json_lines(path) == [{"step": 1}, {"step": 2}]
+    JsonLines(path, keep_below=1).close()
+    assert read_json_lines(path) == [{"step": 1}]
+    assert list(bucket) == ["/bucket/runs/a/lines.jsonl"]  # an object appears whole: nothing is renamed
+
+
+def test_a_run_in_a_bucket_keeps_config_account_journal_and_heartbeat(bucket):
+    config = make_config({"log.tensorboard": False})
+    write_config(WORKDIR, json.dumps(config.to_dict()))
+    assert changed_keys(WORKDIR, config.to_dict()) == {}
+    account = Account(WORKDIR, step=0, began=1000.0, last_seen=last_seen(WORKDIR))
+    account.spend("step", 1010.0)
+    account.write(5)
+    journal = Journal(WORKDIR, config, start=0, steps=9)
+    journal.validation(5, 1.0, 10, [])
+    journal.close()
+    with Heartbeat(WORKDIR, config.stall, 0):
+        pass
+    again = Account(WORKDIR, step=5, began=1020.0, last_seen=None)
+    assert again.starts == 2 and again.goodput() == 0.5
+    assert last_seen(WORKDIR) > 1e9
+    names = {"config.json", "goodput.jsonl", "metrics.jsonl", "validation.jsonl", "heartbeat-0.json"}
+    assert {name.rpartition("/")[2] for name in bucket} == names
+
+
+def test_a_trace_is_taken_to_the_bucket(bucket, tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "host.xplane.pb").write_bytes(b"trace")
+    profiler._copy(tmp_path, epath.Path(WORKDIR) / "profile")
+    assert bucket["/bucket/runs/a/profile/plugins/host.xplane.pb"].getvalue() == b"trace"
