@@ -21,7 +21,7 @@ KINDS = {
     "profile": "writing profiles",
     "start": "starts: weights, compilation, the first step",
     "repeated": "lost: after the last checkpoint before a kill",
-    "down": "lost: from a kill to the next start",
+    "down": "lost: from an end to the next start",
 }
 """What a second can go to, in the order of the table."""
 

@@ -45,5 +45,6 @@ VERB = Verb(
     ),
     notes="Any key of the config can be changed from the command line; a wrong key is an error that suggests the "
     "right one. A folder that holds a checkpoint is resumed. SIGTERM and Ctrl-C save first, and the exit status is "
-    "then 75.",
+    "then 75; it is 70 when no step ended for stall.exit_seconds. A file WORKDIR/profile_request that holds a number "
+    "has so many steps profiled.",
 )

@@ -59,7 +59,7 @@ def test_an_account_is_taken_up_where_it_was_left(tmp_path):
         "training steps": "50.0",
         "starts: weights, compilation, the first step": "8.3",
         "lost: after the last checkpoint before a kill": "20.8",
-        "lost: from a kill to the next start": "20.8",
+        "lost: from an end to the next start": "20.8",
     }
     assert "in 2 starts" in second.table()
 
