@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int32
 
-from desta_jax.models.attention import attend
+from desta_jax.models.attention import by_head
 from desta_jax.models.shapes import DecoderShape
 from desta_jax.sharding import LOGICAL
 
@@ -20,8 +20,8 @@ class Cache:
     """What each layer remembers of the tokens read so far. Columns are shared by all rows; a row that is shorter
     than another has columns that hold nothing."""
 
-    keys: list[Float[Array, "b s k c"]]
-    values: list[Float[Array, "b s k c"]]
+    keys: list[Float[Array, "b k s c"]]
+    values: list[Float[Array, "b k s c"]]
     held: Bool[Array, "b s"]
     """Which columns hold a token of the row."""
 
@@ -34,7 +34,7 @@ def empty_cache(shape: DecoderShape, rows: int, columns: int, dtype) -> Cache:
     """A cache of no tokens."""
 
     def layers():
-        return [jnp.zeros((rows, columns, shape.key_heads, shape.head_width), dtype) for _ in range(shape.layers)]
+        return [jnp.zeros((rows, shape.key_heads, columns, shape.head_width), dtype) for _ in range(shape.layers)]
 
     return constrain(Cache(layers(), layers(), jnp.zeros((rows, columns), bool)))
 
@@ -42,8 +42,10 @@ def empty_cache(shape: DecoderShape, rows: int, columns: int, dtype) -> Cache:
 def grow(cache: Cache, columns: int) -> Cache:
     """The same with room for more."""
 
+    more = columns - cache.columns
+
     def pad(array):
-        return jnp.pad(array, [(0, 0), (0, columns - array.shape[1])] + [(0, 0)] * (array.ndim - 2))
+        return jnp.pad(array, [(0, 0), (0, more)] if array.ndim == 2 else [(0, 0), (0, 0), (0, more), (0, 0)])
 
     return constrain(jax.tree.map(pad, cache))
 
@@ -55,8 +57,8 @@ def constrain(cache: Cache) -> Cache:
         return cache
 
     def place(array):
-        heads = LOGICAL["heads"] if array.ndim == 4 and array.shape[2] % mesh.shape[LOGICAL["heads"]] == 0 else None
-        spec = PartitionSpec(LOGICAL["rows"], *([None, heads, None] if array.ndim == 4 else [None]))
+        heads = LOGICAL["heads"] if array.ndim == 4 and array.shape[1] % mesh.shape[LOGICAL["heads"]] == 0 else None
+        spec = PartitionSpec(LOGICAL["rows"], *([heads, None, None] if array.ndim == 4 else [None]))
         return jax.lax.with_sharding_constraint(array, spec)
 
     return jax.tree.map(place, cache)
@@ -75,16 +77,6 @@ def visible(held: Bool[Array, "b s"], length: int, column: Int32[Array, ""]) -> 
     return held[:, None, :] & (columns <= own) | (columns == own)
 
 
-def write(layer: Float[Array, "b s k c"], new: Float[Array, "b t k c"], column: Int32[Array, ""]):
+def write(layer: Float[Array, "b k s c"], new: Float[Array, "b t k c"], column: Int32[Array, ""]):
     """New keys or values from `column` on, in place."""
-    return jax.lax.dynamic_update_slice(layer, new.astype(layer.dtype), (0, column, 0, 0))
-
-
-def attend_cached(
-    queries: Float[Array, "b t h c"],
-    keys: Float[Array, "b s k c"],
-    values: Float[Array, "b s k c"],
-    mask: Bool[Array, "b t s"],
-) -> Float[Array, "b t h c"]:
-    """Queries look at the whole cache."""
-    return attend(queries, keys, values, mask=mask)
+    return jax.lax.dynamic_update_slice(layer, by_head(new).astype(layer.dtype), (0, 0, column, 0))

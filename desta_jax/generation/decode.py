@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from desta_jax.generation import cache as kv
 from desta_jax.generation.cache import Cache
 from desta_jax.generation.sampling import Chooser
+from desta_jax.models.attention import attend_by_head
 from desta_jax.models.decoder import DecoderLayer, rotation_of
 from desta_jax.models.layers import RMSNorm
 from desta_jax.models.shapes import DecoderShape
@@ -57,7 +58,7 @@ class LanguageModel:
             def mix(new_queries, new_keys, new_values, keys=keys, values=values):
                 all_keys.append(kv.write(keys, new_keys, column))
                 all_values.append(kv.write(values, new_values, column))
-                return kv.attend_cached(new_queries, all_keys[-1], all_values[-1], mask)
+                return attend_by_head(new_queries, all_keys[-1], all_values[-1], mask=mask)
 
             x = layer(x, rotation, mix)
         return x, kv.constrain(Cache(all_keys, all_values, held))

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
-from desta_jax.generation.cache import attend_cached, write
+from desta_jax.generation.cache import write
+from desta_jax.models.attention import attend_by_head
 from desta_jax.models.layers import LayerNorm
 from desta_jax.models.whisper_decoder import Memory, WhisperDecoderLayer
 
@@ -100,7 +101,7 @@ class Transcriber:
         self, tokens: Int32[Array, "b t"], memory: Sequence[Memory], cache: Sequence[Memory], column: Int32[Array, ""]
     ) -> tuple[Float[Array, "b v"], list[Memory]]:
         """Scores of what follows these tokens, and the cache that holds them too."""
-        time = jnp.arange(cache[0][0].shape[1])
+        time = jnp.arange(cache[0][0].shape[2])
         mask = time <= column + jnp.arange(tokens.shape[1])[:, None]
         mask = jnp.broadcast_to(mask, (tokens.shape[0], *mask.shape))
         places = jax.lax.dynamic_slice_in_dim(self.positions, column, tokens.shape[1])
@@ -110,7 +111,7 @@ class Transcriber:
 
             def mix(queries, new_keys, new_values, keys=keys, values=values):
                 new_cache.append((write(keys, new_keys, column), write(values, new_values, column)))
-                return attend_cached(queries, *new_cache[-1], mask)
+                return attend_by_head(queries, *new_cache[-1], mask=mask)
 
             x = layer(x, heard, mix)
         logits = jnp.einsum("bd,vd->bv", self.norm(x[:, -1]), self.embed).astype(jnp.float32)
@@ -119,14 +120,14 @@ class Transcriber:
     def empty_cache(self, clips: int, columns: int) -> list[Memory]:
         attention = self.layers[0].attention
         width = attention.k.kernel.shape[1]
-        shape = (clips, columns, attention.heads, width // attention.heads)
+        shape = (clips, attention.heads, columns, width // attention.heads)
         return [(jnp.zeros(shape, self.embed.dtype), jnp.zeros(shape, self.embed.dtype)) for _ in self.layers]
 
 
 @jax.jit
 def remember(transcriber: Transcriber, frames: Float[Array, "clips frames width"]) -> list[Memory]:
-    """Each layer's keys and values of the frames: computed once, looked at by every token."""
-    return [layer.cross.project_memory(frames) for layer in transcriber.layers]
+    """Each layer's memory of the frames."""
+    return [layer.remember(frames) for layer in transcriber.layers]
 
 
 @jax.jit

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int32, Key
 
-from desta_jax.models.attention import MultiHeadAttention, attend
+from desta_jax.models.attention import MultiHeadAttention, attend, attend_by_head, by_head
 from desta_jax.models.layers import GeluMLP, LayerNorm, stack
 from desta_jax.models.shapes import WhisperShape
 from desta_jax.models.whisper import EPSILON
 
-Memory = tuple[Float[Array, "b s h c"], Float[Array, "b s h c"]]
+Memory = tuple[Float[Array, "b h s c"], Float[Array, "b h s c"]]
 
 
 class WhisperDecoderLayer(nnx.Module):
@@ -39,9 +39,14 @@ class WhisperDecoderLayer(nnx.Module):
         keys, values = self.attention.project_memory(normed)
         mixed = mix(self.attention.split(self.attention.q(normed)), keys, values)
         x = x + self.attention.o(mixed.reshape(x.shape))
-        heard = attend(self.cross.split(self.cross.q(self.cross_norm(x))), *memory)
+        heard = attend_by_head(self.cross.split(self.cross.q(self.cross_norm(x))), *memory)
         x = x + self.cross.o(heard.reshape(x.shape))
         return x + self.mlp(self.mlp_norm(x))
+
+    def remember(self, frames: Float[Array, "b s d"]) -> Memory:
+        """Keys and values of the encoder's frames: computed once, looked at by every token."""
+        keys, values = self.cross.project_memory(frames)
+        return by_head(keys), by_head(values)
 
 
 class WhisperDecoder(nnx.Module):
@@ -65,7 +70,7 @@ class WhisperDecoder(nnx.Module):
         mask = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (tokens.shape[0], length, length))
 
         def run(x, layer):
-            return layer(x, layer.cross.project_memory(frames), lambda q, k, v: attend(q, k, v, mask=mask)), None
+            return layer(x, layer.remember(frames), lambda q, k, v: attend(q, k, v, mask=mask)), None
 
         x = jnp.take(self.embed[...], tokens, axis=0) + self.positions[:length]
         x, _ = jax.lax.scan(run, x, self.layers)
