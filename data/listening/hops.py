@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from desta_jax.evaluation.question import Question
 
 MAX_NEW_TOKENS = 64
 GIVEN = "multi given single"
+TRAINED = "trained tracks"
 
 
 def ask(folder: Path) -> list[Question]:
@@ -31,17 +32,20 @@ def score(questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str
         if question.id in answers
     }
     groups: dict[str, dict[str, list[bool]]] = {hop: collections.defaultdict(list) for hop in (*sakura.HOPS, GIVEN)}
-    trained_last = sorted(questions, key=lambda question: question.row["track"] in TRAINED_TRACKS)
-    for question in trained_last:
+    for question in questions:
         track, hop, clip = question.id.split("/", 2)
         if question.id not in marks:
             continue
-        known = [track] + ["trained tracks"] * (track in TRAINED_TRACKS)
+        known = [track] + [TRAINED] * (track in TRAINED_TRACKS)
         for name in known:
             groups[hop][name].append(marks[question.id])
             if hop == "multi" and marks.get(f"{track}/single/{clip}"):
                 groups[GIVEN][name].append(marks[question.id])
-    return {hop: {track: share(right) for track, right in tracks.items()} for hop, tracks in groups.items()}
+    return {hop: {track: share(tracks[track]) for track in _all_last(tracks)} for hop, tracks in groups.items()}
+
+
+def _all_last(tracks: Iterable[str]) -> list[str]:
+    return sorted(tracks, key=lambda track: track == TRAINED)
 
 
 def chance(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
@@ -50,7 +54,7 @@ def chance(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
     for question in questions:
         row = question.row
         options = sum(f"({letter})" in row["question"] for letter in "abcdef")
-        for name in [row["track"]] + ["trained tracks"] * (row["track"] in TRAINED_TRACKS):
+        for name in [row["track"]] + [TRAINED] * (row["track"] in TRAINED_TRACKS):
             groups[row["hop"]][name].append(100 / max(options, 1))
     return {
         hop: {track: round(sum(each) / len(each), 4) for track, each in tracks.items()}

@@ -12,7 +12,8 @@ from figures import Figure, of_seeds, text
 Report = Mapping[str, Any]
 Cells = dict[str, dict[str, Figure]]  # rows, then columns
 
-READER, NOTHING, CHANCE = "reads the description", "told nothing", "chance"
+READER, CHANCE = "reads the description", "chance"
+NOT_COUNTED = " (not counted)"
 _COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#8c8c8c")
 
 
@@ -77,8 +78,13 @@ def _sakura(report: Report) -> dict[str, Cells]:
             chance = report["sakura"][CHANCE].get(hop, {}).get(track)
             known = {} if chance is None else {CHANCE: _plain(chance, figure["count"])}
             joined = _join(report, "sakura", lambda scores, hop=hop, track=track: scores[hop].get(track))
-            cells[f"{hop}, {track} ({figure['count']})"] = known | joined
+            cells[f"{hop}, {track}{_count(figure, known)}"] = known | joined
     return {"SAKURA, test clips: percent of answers that name the right option": cells}
+
+
+def _count(figure: Figure, asked: Mapping[str, Figure]) -> str:
+    """How many were asked; of `multi given single` each model has its own number."""
+    return f" ({figure['count']})" if asked else ""
 
 
 def _formats(report: Report) -> dict[str, Cells]:
@@ -89,7 +95,7 @@ def _formats(report: Report) -> dict[str, Cells]:
     cells["followed"][READER] = report["formats"][rows[0]]["followed in text"]
     for name, figure in report["formats"][READER].items():
         joined = _join(report, "formats", lambda scores, name=name: (scores.get("by_format") or {}).get(name))
-        cells[f"{name}{'' if figure['counted'] else ' (not counted)'}"] = joined | {READER: figure}
+        cells[f"{name}{'' if figure['counted'] else NOT_COUNTED}"] = joined | {READER: figure}
     return {"Formats: percent of answers that have the form asked for": cells}
 
 
@@ -146,6 +152,7 @@ def _plot(report: Report, tables: Mapping[str, Cells], path: Path) -> None:
     from matplotlib import pyplot
 
     pyplot.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 120})
+    tables = {title: cells for title, cells in ((title, _drawn(cells)) for title, cells in tables.items()) if cells}
     sizes = [max(2, len(cells)) for cells in tables.values()]
     figure, axes = pyplot.subplots(
         len(tables),
@@ -159,6 +166,11 @@ def _plot(report: Report, tables: Mapping[str, Cells], path: Path) -> None:
         _panel(panel, title, cells)
     figure.savefig(path, format="png")
     pyplot.close(figure)
+
+
+def _drawn(cells: Cells) -> Cells:
+    """What a picture has room for: no format that is not counted, no single instruction."""
+    return {name: row for name, row in cells.items() if not name.endswith(NOT_COUNTED) and "instruction: " not in name}
 
 
 def _panel(panel, title: str, cells: Cells) -> None:
