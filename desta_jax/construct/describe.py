@@ -72,7 +72,7 @@ def read_drafts(path: str, source: Source, seed: int = 0) -> tuple[list[Draft], 
                 drafts.append(draft)
         except BadRow as error:
             problems.append(Problem(row.place, error.reason, str(error)))
-    return drafts, problems + reader.columns_missing + reader.left_out
+    return drafts, problems + reader.columns_missing() + reader.left_out
 
 
 class _RowReader:
@@ -87,16 +87,18 @@ class _RowReader:
             attribute.name: {**_load_labels(folder, attribute, source), **attribute.values}
             for attribute in source.attributes
         }
-        self.columns_missing: list[Problem] = []
         self.left_out: list[Problem] = []
-        self._checked = False
+        self._first = ""
+        self._columns: dict[str, None] = {}
 
     def read(self, row: Row) -> Draft | None:
         """The row's draft; None if it is not part of this source. Raises BadRow."""
         fields = self._complete(row)
         source = self.source
-        if not self._checked:
-            self._check_columns(row.place, fields)
+        if not self._first:
+            self._first = row.place
+            self._check_audio(fields)
+        self._columns |= dict.fromkeys(map(str, fields))
         for column, pattern in source.only.items():
             if not re.search(pattern, str(fields.get(column, ""))):
                 return None
@@ -137,22 +139,26 @@ class _RowReader:
             fields |= table.get(fill(join.on, fields), {})
         return fields
 
-    def _check_columns(self, place: str, fields: Mapping[str, Any]) -> None:
-        """Columns that the first row lacks: an error for the audio's, a note for any other."""
-        self._checked = True
-        there = ", ".join(str(name) for name in fields)
+    def _check_audio(self, fields: Mapping[str, Any]) -> None:
         for column in _columns(self.source.audio):
             if column not in fields:
-                raise ValueError(f"{place}: no column {column!r}, which names the audio; its columns are: {there}")
+                there = ", ".join(map(str, fields))
+                raise ValueError(
+                    f"{self._first}: no column {column!r}, which names the audio; its columns are: {there}"
+                )
+
+    def columns_missing(self) -> list[Problem]:
+        """A note on the columns that the source names and none of the rows read has."""
         source = self.source
         named = [source.words, source.transcript, source.start, source.end, source.duration, source.speaker]
         named += [source.caption, *source.captions] + [attribute.column for attribute in source.attributes]
         wanted = dict.fromkeys(column for template in named for column in _columns(template))
-        if missing := [repr(column) for column in wanted if column not in fields]:
-            detail = (
-                f"no column {', '.join(missing)} in this metadata, and so nothing is said of it. There are: {there}"
-            )
-            self.columns_missing.append(Problem(place, "unknown_column", detail))
+        missing = [repr(column) for column in wanted if column not in self._columns]
+        if not missing or not self._first:
+            return []
+        there = ", ".join(self._columns)
+        detail = f"no column {', '.join(missing)} in this metadata, and so nothing is said of it. There are: {there}"
+        return [Problem(self._first, "unknown_column", detail)]
 
     def _caption(self, audio: str, fields: Mapping[str, Any]) -> str:
         choices = [fields.get(column) for column in self.source.captions] or [fields.get(self.source.caption)]
