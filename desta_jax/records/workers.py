@@ -37,8 +37,8 @@ class Progress:
     def __init__(self, report: Callable[[str], None], rows: int, shards: int):
         self._report, self._rows, self._shards = report, rows, shards
         self._rows_before = self._shards_done = self._bad_before = 0
-        self._start = time.monotonic()
-        self._next = self._start + _FIRST_REPORT
+        self._begun: tuple[float, int] | None = None  # when the first rows were done; before, workers only start up
+        self._next = time.monotonic() + _FIRST_REPORT
 
     def already(self, rows: int, bad: int, shards: int) -> None:
         """What was done before, which says nothing of the speed."""
@@ -50,15 +50,18 @@ class Progress:
     def tick(self, rows: int, bad: int) -> None:
         """Reports if it is time; `rows` and `bad` count from this run's start."""
         now = time.monotonic()
+        if rows and self._begun is None:
+            self._begun = now, rows
         if now < self._next:
             return
         self._next = now + _REPORTS
-        done, speed = self._rows_before + rows, rows / (now - self._start)
-        left = f"{_clock((self._rows - done) / speed)} left" if rows else "time left unknown"
+        begun, first = self._begun or (now, rows)
+        done, speed = self._rows_before + rows, (rows - first) / max(now - begun, 1e-9)
+        pace = f"{speed:.1f} rows/s, {_clock((self._rows - done) / speed)} left" if speed else "time left unknown"
         bad_rows = f", {self._bad_before + bad:,} bad" * bool(self._bad_before + bad)
         self._report(
             f"{done:,} of {self._rows:,} rows ({done / self._rows:.1%}){bad_rows}, "
-            f"{self._shards_done} of {self._shards} shards, {speed:.1f} rows/s, {left}"
+            f"{self._shards_done} of {self._shards} shards, {pace}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -61,6 +62,7 @@ def write_records(
 
     Raises:
         FileNotFoundError: a manifest or the audio root is missing.
+        OSError: the disk is full; finished shards are kept.
         ValueError: too many bad rows (rejected.jsonl lists them; nothing that was finished is lost), a directory
             that holds something else, or input or settings that changed since the run that is to be continued.
     """
@@ -79,7 +81,7 @@ def write_records(
             report(f"{out}: already complete")
             return read_summary(out)
         _check_fraction(plan, plan.rejections, max_rejected_fraction, out)
-        with _opened(out, plan):
+        with _opened(out, plan), _full_disk_explained(out):
             notes = _make_shards(plan, out, pool, max_rejected_fraction, report)
             summary = _finish(plan, out, notes)
     report(_one_line(out, summary))
@@ -106,6 +108,11 @@ def _is_complete(out: str, plan: Plan) -> bool:
         return False
     if os.path.exists(os.path.join(out, indexing.INDEX_FILE)):
         _check_same_job(read_summary(out)["job"], plan.settings(), out)
+        lost = [
+            file for file in map(plan.shard_file, range(plan.shards)) if not os.path.exists(os.path.join(out, file))
+        ]
+        if lost:
+            raise ValueError(f"{out} lacks {', '.join(lost)}, which its index has; delete the directory and run again")
         shutil.rmtree(os.path.join(out, _DONE_DIRECTORY), ignore_errors=True)
         return True
     others = sorted(set(os.listdir(out)) - {REJECTED_FILE})
@@ -142,6 +149,16 @@ def _opened(out: str, plan: Plan) -> Iterator[None]:
         _remove_half_written(out)
         _remove_half_written(progress)
         yield
+
+
+@contextlib.contextmanager
+def _full_disk_explained(out: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(f"{out}: {error.strerror}; finished shards are kept: make room and run again") from error
 
 
 def _remove_half_written(directory: str):
@@ -187,10 +204,10 @@ def _check_fraction(plan: Plan, rejections: Mapping[int, Rejection], allowed: fl
     _write_rejected(out, rejections)
     first = rejections[min(rejections)]
     raise ValueError(
-        f"{len(rejections)} of {plan.rows} rows cannot be used ({_reasons(rejections.values())}), more than "
-        f"max_rejected_fraction={allowed} allows; the first is {first.manifest}:{first.line}: {first.detail}. "
-        f"{os.path.join(out, REJECTED_FILE)} lists them. Repair the audio files, or allow more, and run again: "
-        "finished shards are kept"
+        f"{len(rejections)} of {plan.rows} rows cannot be used ({_reasons(rejections.values())}), more than the "
+        f"fraction of {allowed} that --max_rejected allows; the first is {first.manifest}:{first.line}: "
+        f"{first.detail}. {os.path.join(out, REJECTED_FILE)} lists them. Repair the audio files, or allow more, and "
+        "run again: finished shards are kept"
     )
 
 
@@ -217,9 +234,7 @@ def _finish(plan: Plan, out: str, notes: Sequence[ShardNote]) -> dict:
     for file, content in about.items():
         _replace(os.path.join(out, file), content)
     _replace(os.path.join(out, indexing.INDEX_FILE), index.to_bytes())
-    done = os.path.join(
-        out, "progress.part"
-    )  # renamed first: a directory that is half removed must not look unfinished
+    done = os.path.join(out, _DONE_DIRECTORY)
     os.rename(os.path.join(out, PROGRESS_DIRECTORY), done)
     shutil.rmtree(done)
     return summary

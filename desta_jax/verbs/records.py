@@ -61,7 +61,10 @@ def _verify_records(folder: str, workers: int) -> None:
     report = verify(folder, workers=workers, report=say)
     print(f"{folder}: {report.records} good records with {report.clips} clips")
     if report.problems:
-        raise ValueError(f"{folder} is damaged; make these shards again:\n  " + "\n  ".join(report.problems))
+        raise ValueError(
+            f"{folder} is damaged; delete it and make the records again, or copy these files again:\n  "
+            + "\n  ".join(report.problems)
+        )
 
 
 VERB = Verb(

@@ -1,5 +1,6 @@
 """Writing records: the same bytes every time, whatever happens on the way."""
 
+import errno
 import fcntl
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 import soundfile
 
 from desta_jax.audio import load
-from desta_jax.records import schema, workers
+from desta_jax.records import schema, workers, write
 from desta_jax.records.read import RecordSource
 
 
@@ -196,7 +197,9 @@ def test_bad_rows_change_no_byte_with_the_workers(corpus, row, contents, tmp_pat
 def test_too_many_bad_rows_fail_the_job_and_what_is_done_stays(corpus, row, contents, tmp_path):
     bad_rows(corpus, row)
     out = tmp_path / "out"
-    with pytest.raises(ValueError, match=r"rows cannot be used .*more than max_rejected_fraction=0.6 allows"):
+    with pytest.raises(
+        ValueError, match=r"rows cannot be used .*more than the fraction of 0.6 that --max_rejected allows"
+    ):
         corpus.write(out, shards=5, max_rejected_fraction=0.6)
     assert len(rejected(out)) == 7
     with pytest.raises(ValueError, match="unfinished"):
@@ -228,8 +231,39 @@ def test_progress_says_how_far_and_how_long(corpus, row, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "_FIRST_REPORT", 0.0)
     lines = []
     corpus.add(row(0)).write(tmp_path / "out", report=lines.append)
-    assert any(re.match(r"1 of 1 rows \(100.0%\), . of 1 shards, [\d.]+ rows/s, 0:00 left", line) for line in lines)
+    assert any(re.match(r"1 of 1 rows \(100.0%\), . of 1 shards, ", line) for line in lines)
     assert re.search(r"out: 1 records, 1 clips, 0.00 h, 0.0 MB in 1 shards$", lines[-1])
+
+
+def test_the_time_left_is_told_from_the_first_row_on(monkeypatch):
+    clock, lines = iter([0.0, 30.0, 32.0, 60.0]), []
+    monkeypatch.setattr(workers.time, "monotonic", lambda: next(clock))
+    progress = workers.Progress(lines.append, 100, 4)
+    for rows in (0, 10, 66):  # workers take 32 seconds to start
+        progress.tick(rows, 0)
+    assert lines[0].endswith("0 of 4 shards, time left unknown")
+    assert lines[-1] == "66 of 100 rows (66.0%), 0 of 4 shards, 2.0 rows/s, 0:17 left"
+
+
+def test_a_shard_that_was_lost_is_missed(twelve, records, tmp_path):
+    out = tmp_path / "out"
+    twelve.write(out, shards=4)
+    (lost,) = out.glob("*-00002-of-00004")
+    lost.unlink()
+    with pytest.raises(ValueError, match=f"lacks {lost.name}, which its index has; delete the directory"):
+        twelve.write(out, shards=4)
+
+
+def test_a_full_disk_is_told(twelve, tmp_path, monkeypatch, contents):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(write, "make_shard", full)
+    with pytest.raises(OSError, match="out: No space left on device; finished shards are kept: make room"):
+        twelve.write(tmp_path / "out", shards=4)
+    monkeypatch.undo()
+    twelve.write(tmp_path / "out", shards=4)
+    assert not (tmp_path / "out" / "progress").exists()
 
 
 def test_two_processes_do_not_write_one_directory(corpus, row, tmp_path):
