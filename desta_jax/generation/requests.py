@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import fcntl
 import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from desta_jax.generation.model import Answer, Model, Request
@@ -23,37 +26,42 @@ def answer_file(
     transcripts: str = "auto",
     long_audio: str = "cut",
     batch_size: int = 16,
+    about: Mapping[str, Any] | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> tuple[int, int]:
     """Answers to a JSONL file, a row each: `id text token_ids transcripts`, or `id error` for what can't be answered.
 
     Rows that `out` has an answer to are not asked again, so that a run that was stopped goes on. A last line that was
-    cut off is dropped; a row with an error gives way to a new try.
+    cut off is dropped; a row with an error gives way to a new try. What the rows were asked with stands beside them,
+    in OUT.settings.json, and must be the same when a run goes on.
 
     Args:
         requests: rows like a manifest's: `id` (or the line's number), `messages` with `audios`; a row may have its own
             `max_new_tokens`. Audio paths are relative to the current directory, or else to the file's.
+        about: what else must be the same when a run goes on, such as the model's name.
         report: told how far the work is, after each batch.
 
     Returns:
         How many rows were asked now, and how many of those have an error.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; two rows with one id.
+        FileNotFoundError, ValueError: no such file; two rows with one id; answers that were begun with other settings,
+            or that another process is writing.
     """
     requests, out = pathlib.Path(requests), pathlib.Path(out)
     rows = list(read_rows(requests))
     _check_unique([row["id"] for row in rows], requests)
-    done = _answered(out)
-    waiting = [(number, row) for number, row in enumerate(rows) if row["id"] not in done]
-    options = {"transcripts": transcripts, "long_audio": long_audio, "batch_size": batch_size}
-    progress = _Progress(len(rows), len(rows) - len(waiting), report)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", encoding="utf-8") as file:
+    options = {"transcripts": transcripts, "long_audio": long_audio}
+    settings = dict(about or {}) | {"max_new_tokens": max_new_tokens} | dataclasses.asdict(sampling) | options
+    with _begun(out, settings) as done, out.open("a", encoding="utf-8") as file:
+        waiting = [(number, row) for number, row in enumerate(rows) if row["id"] not in done]
+        progress = _Progress(len(rows), len(rows) - len(waiting), report)
         for start in range(0, len(waiting), batch_size):
             part = waiting[start : start + batch_size]
             made = [_request(number, row, max_new_tokens, sampling, requests.parent) for number, row in part]
-            answers = model.answers([item for item in made if isinstance(item, Request)], **options)
+            answers = model.answers(
+                [item for item in made if isinstance(item, Request)], **options, batch_size=batch_size
+            )
             given = [next(answers) if isinstance(item, Request) else Answer(error=item) for item in made]
             for (_, row), answer in zip(part, given):
                 file.write(json.dumps({"id": row["id"]} | to_row(answer), ensure_ascii=False) + "\n")
@@ -162,6 +170,38 @@ def _check_unique(ids: Sequence[Any], file: pathlib.Path) -> None:
         if name in seen:
             raise ValueError(f"{file}: two rows have the id {name!r}; answers are told apart by it")
         seen.add(name)
+
+
+@contextlib.contextmanager
+def _begun(out: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[set[Any]]:
+    """The answers' file for this process alone, with its settings beside it; gives the ids that have answers."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f"{out.name}.settings.json")
+    with beside.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process is writing {out}: wait for it, or name another --out") from None
+        file.seek(0)
+        done = _answered(out)
+        if done:
+            _check_settings(out, file.read(), settings)
+        file.truncate(0)
+        file.write(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+        file.flush()
+        yield done
+
+
+def _check_settings(out: pathlib.Path, before: str, now: Mapping[str, Any]) -> None:
+    """Raises ValueError if answers are there that were asked with other settings."""
+    if not before.strip():  # answers from elsewhere
+        return
+    then = json.loads(before)
+    changed = [f"  {key}: {then.get(key)!r} then, {now[key]!r} now" for key in now if then.get(key) != now[key]]
+    if changed:
+        raise ValueError(
+            f"{out} holds answers with other settings; give the same, or name another --out\n" + "\n".join(changed)
+        )
 
 
 def _answered(out: pathlib.Path) -> set[Any]:

@@ -166,6 +166,8 @@ def _answer_file(values: flags.FlagValues) -> None:
         transcripts=values.transcripts,
         long_audio=values.long_audio,
         batch_size=values.batch_size,
+        about={name: values[name].value for name in ("model", "adapter", "step")}
+        | {"dtype": model.tongue.audio_lm.dtype.name},
         report=say,
     )
     errors = f'; {failed:,} could not be answered, see their "error"' if failed else ""
@@ -189,6 +191,7 @@ VERB = Verb(
     notes="An answer is printed as it comes, and what was heard beside it, on stderr. Rows of --requests are like a "
     'manifest\'s, {"id": ..., "messages": [...]}; a row may have its own max_new_tokens. Rows of --out are {"id", '
     '"text", "token_ids", "transcripts", ...}, or {"id", "error"} for what cannot be answered, which does not stop '
-    "the others; the same command goes on where it was stopped, and tries rows with an error again. Compiled programs "
-    "are kept in the user's cache, so that the next start is quick.",
+    "the others; the same command goes on where it was stopped, and tries rows with an error again; "
+    "OUT.settings.json holds what it was asked with, which must stay the same. Compiled programs are kept in "
+    "the user's cache, so that the next start is quick.",
 )

@@ -1,5 +1,6 @@
 """Files of requests: what can't be answered says so in its row, and a run that was stopped goes on."""
 
+import fcntl
 import json
 
 import numpy as np
@@ -91,6 +92,29 @@ def test_a_run_that_was_stopped_goes_on(load, ask, tmp_path, monkeypatch):
     assert out.read_text() == (tmp_path / "whole.jsonl").read_text()
     assert told[0] == "2 of 5 rows have their answers already" and told[-1].startswith("5 of 5 rows (100.0%), ")
     assert answer_file(model, requests, out, **drawn) == (0, 0)
+
+
+def test_answers_with_other_settings_are_not_mixed(load, ask, tmp_path):
+    requests = write(tmp_path / "in.jsonl", [{"id": "a", "messages": ask("a?")}])
+    out = tmp_path / "out.jsonl"
+    answer_file(load(), requests, out, **OPTIONS, about={"model": "m"})
+    written = out.read_bytes()
+    write(requests, [{"id": name, "messages": ask("a?")} for name in "ab"])
+    with pytest.raises(
+        ValueError, match=r"other settings.*\n  model: 'm' then, 'n' now\n  temperature: 0 then, 1 now$"
+    ):
+        answer_file(load(), requests, out, **OPTIONS | {"sampling": Sampling(1)}, about={"model": "n"})
+    assert out.read_bytes() == written
+    assert answer_file(load(), requests, out, **OPTIONS | {"batch_size": 7}, about={"model": "m"}) == (1, 0)
+
+
+def test_two_processes_do_not_write_one_file(load, ask, tmp_path):
+    requests = write(tmp_path / "in.jsonl", [{"id": "a", "messages": ask("a?")}])
+    with (tmp_path / "out.jsonl.settings.json").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another process is writing .*out.jsonl: wait"):
+            answer_file(load(), requests, tmp_path / "out.jsonl", **OPTIONS)
+    assert answer_file(load(), requests, tmp_path / "out.jsonl", **OPTIONS) == (1, 0)
 
 
 def test_a_row_that_failed_is_tried_again(load, ask, clips, tmp_path):
