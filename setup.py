@@ -47,7 +47,7 @@ setup(
         "transformers>=5,<6",
     ],
     extras_require={
-        "tpu": ["jax[tpu]"],
+        "tpu": ["gcsfs>=2024.6", "jax[tpu]"],  # gcsfs: work directories on gs://
         "gpu": ["jax[cuda13]"],
         "quickstart": ["espeakng-loader>=0.2", "gguf>=0.17"],
         "construct": ["matplotlib>=3.9", "pyarrow>=17"],

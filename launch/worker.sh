@@ -44,7 +44,7 @@ install() {
   jax=$(sed -n 's/^jax==\([^ ;\\]*\).*/\1/p' "$lock")
   python3 -m uv --version >/dev/null 2>&1 || python3 -m pip install --quiet --user uv
   [[ -x $root/venv/bin/python ]] || python3 -m uv venv --python "$PYTHON" "$root/venv"
-  uv_install --requirement "$lock"
+  uv_install --requirement "$source_folder/launch/requirements-tpu.lock"
   uv_install "jax[tpu]==$jax"
   uv_install --no-deps --reinstall "$source_folder"
   echo "$source" >"$root/installed"

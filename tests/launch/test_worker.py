@@ -76,7 +76,7 @@ def test_setup_mounts_and_installs_once(host):
     host("setup", "source-1", "bucket")
     calls = (host.home / "python_calls").read_text()
     assert "venv --python 3.11" in calls
-    assert "launch/requirements.lock" in calls and "jax[tpu]==0.10.2" in calls and "--no-deps" in calls
+    assert "launch/requirements-tpu.lock" in calls and "jax[tpu]==0.10.2" in calls and "--no-deps" in calls
     assert "gcsfuse --implicit-dirs -o ro bucket /gcs/bucket" in (host.home / "mounts").read_text()
     host("setup", "source-1")
     assert (host.home / "python_calls").read_text() == calls
