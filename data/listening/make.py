@@ -22,6 +22,7 @@ import pathlib
 import sys
 import time
 
+import captions
 import clips
 import found
 import music
@@ -156,7 +157,9 @@ def write_metadata(out: pathlib.Path) -> dict:
     lines = collections.defaultdict(list)
     for rows in groups:
         split = "test" if "held_out" in rows[0] else "train"
-        lines[split, rows[0]["kind"]] += [{key: row[key] for key in row if key != "kind"} for row in rows]
+        kind = rows[0]["kind"]
+        rows = [{key: row[key] for key in row if key != "kind"} for row in rows]
+        lines[split, kind] += map(captions.told, rows) if kind == "speech" else rows
     for split in SPLITS:
         (out / split).mkdir(parents=True, exist_ok=True)
         for kind in KINDS:

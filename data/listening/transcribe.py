@@ -1,11 +1,9 @@
-"""Adds to the listening corpus's speech what its rows need: transcripts, and a sentence on what is heard.
+"""Adds transcripts to the listening corpus's speech: what Whisper hears where the words are not known.
 
     python data/listening/transcribe.py --corpus listening/corpus --model models/smol
 
-Writes CORPUS/train/{recorded,synthesised}.jsonl, the rows of speech.jsonl with three columns more or filled: `text`
-(the known words, else those that Whisper hears), `said` (the words where they are known and English: a small model that
-is told Korean words answers in Korean) and `caption` ("A woman speaks Korean.": told in a sentence, SmolLM2 names the
-language in 28 of 32 answers; told "Language: Korean" alone, in 16). Can be interrupted and run again.
+Writes CORPUS/train/{recorded,synthesised}.jsonl, the rows of speech.jsonl with their `text` filled. Can be interrupted
+and run again.
 """
 
 import argparse
@@ -27,7 +25,6 @@ from desta_jax.weights.folder import ModelFolder
 
 TOGETHER = 16  # clips in a batch
 RATE, SECONDS = 16000, 30
-EMOTIONS = {"happy": "happiness", "sad": "sadness", "angry": "anger", "disgust": "disgust", "fear": "fear"}
 SYNTHESISED = ("espeak", "scenes")
 NO_ADAPTER = AdapterShape(num_layers=0, prompt_size=1, tap_layers=())
 
@@ -68,8 +65,7 @@ def transcribe(corpus: pathlib.Path, model: str, most: int | None = None) -> Non
     heard = hear(corpus, unknown[:most], model)
     lines = {"recorded": [], "synthesised": []}
     for row in rows:
-        said = row.get("text", "") if row.get("language") == "English" else ""
-        row = {**row, "text": row.get("text") or heard.get(row["audio"], ""), "said": said, "caption": caption(row)}
+        row["text"] = row.get("text") or heard.get(row["audio"], "")
         name = "synthesised" if row["source"] in SYNTHESISED else "recorded"
         lines[name].append(json.dumps(row, ensure_ascii=False) + "\n")
     for name, written in lines.items():
@@ -79,20 +75,6 @@ def transcribe(corpus: pathlib.Path, model: str, most: int | None = None) -> Non
         print(f"transcribe: {len(written)} clips in {corpus}/train/{name}.jsonl")
 
 
-def caption(row: dict) -> str:
-    """One sentence on the voice, and one on what surrounds it."""
-    voice = {"female": "A woman", "male": "A man"}.get(row.get("gender"), "A person")
-    sentence = f"{voice} speaks {row['language']}"
-    if row.get("emotion"):
-        sentence += f" and expresses {EMOTIONS[row['emotion']]}"
-    around = []
-    if row.get("background", "none") != "none":
-        around.append(f"with {row['background']} in the background")
-    if row.get("room") == "reverberant":
-        around.append("in a reverberant room")
-    return ", ".join([sentence, *around]) + "."
-
-
 def hear(corpus: pathlib.Path, names: list[str], model: str) -> dict[str, str]:
     """The transcripts of these clips; those made earlier are read from CORPUS/transcripts.jsonl."""
     path = corpus / "transcripts.jsonl"
@@ -100,8 +82,8 @@ def hear(corpus: pathlib.Path, names: list[str], model: str) -> dict[str, str]:
     known = dict(json.loads(line) for line in lines if line.endswith("\n"))
     left = [name for name in names if name not in known]
     whisper, start = Whisper(model) if left else None, time.monotonic()
-    with path.open("w") as file:  # a line cut off by a kill is left out
-        file.writelines(json.dumps(item, ensure_ascii=False) + "\n" for item in known.items())
+    with path.open("a") as file:
+        file.truncate(sum(len(line.encode()) for line in lines if line.endswith("\n")))  # less a line cut off by a kill
         for at in range(0, len(left), TOGETHER):
             part = left[at : at + TOGETHER]
             texts = whisper([load_audio(corpus / "audio" / name) for name in part])

@@ -92,9 +92,11 @@ def test_of_the_benchmark_only_what_may_be_used_is(checkout, tmp_path):
     run(tmp_path / "out", "--sources", "sakura", "--sakura", str(checkout))
     train, test = (rows_of(tmp_path / "out" / split / "speech.jsonl") for split in ("train", "test"))
     common = {"source": "sakura", "language": "English", "gender": "female", "duration": 1.0}
+    common |= {"said": "", "caption": "A woman speaks English."}
     assert test == [common | {"audio": f"sakura/{TESTED}.flac", "held_out": "clip"}]
     acted = {"audio": f"sakura/{ACTED}.flac", "source": "sakura", "speaker": "CREMA-D 1001", "language": "English"}
-    acted |= {"text": "Don't forget a jacket.", "emotion": "sad", "duration": 1.0}
+    acted |= {"text": "Don't forget a jacket.", "emotion": "sad", "duration": 1.0, "said": "Don't forget a jacket."}
+    acted |= {"caption": "A person speaks English and expresses sadness."}
     assert sorted(train, key=lambda row: row["audio"]) == [acted, common | {"audio": f"sakura/{TRAINED}.flac"}]
     made = {path.stem for path in (tmp_path / "out" / "audio").rglob("*.flac")}
     assert made == {TESTED, TRAINED, ACTED}
