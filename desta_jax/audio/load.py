@@ -95,7 +95,13 @@ def _read_bytes(data: bytes, name: str) -> tuple[np.ndarray, int]:
     try:
         return _read(io.BytesIO(data), name)
     except (soundfile.LibsndfileError, TypeError) as error:
-        raise AudioError("undecodable", f"{name}: {error}") from None
+        raise AudioError("undecodable", f"{name}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """Why libsndfile gave up. Of some bytes that are no MP3 it says that there is no file, or that it is a pipe."""
+    reason = getattr(error, "error_string", str(error))
+    return "not audio that can be decoded" if reason.startswith("File does not exist") else reason
 
 
 def _read_path(path: str) -> tuple[np.ndarray, int]:
@@ -109,7 +115,7 @@ def _read_path(path: str) -> tuple[np.ndarray, int]:
     try:
         return _read(path, path)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name that ends in .raw
-        return _read_otherwise(path, str(error))
+        return _read_otherwise(path, _reason(error))
 
 
 def _read(file, name: str) -> tuple[np.ndarray, int]:

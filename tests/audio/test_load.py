@@ -167,3 +167,9 @@ def test_what_libsndfile_cannot_open_is_left_to_audioread(clip, monkeypatch):
 
     monkeypatch.setattr(soundfile, "SoundFile", refuse)
     np.testing.assert_array_equal(load.load_audio(path), expected)
+
+
+def test_text_that_is_named_as_audio_is_not_called_missing(tmp_path):
+    (tmp_path / "a.mp3").write_text("hello world")
+    with pytest.raises(load.AudioError, match="a.mp3: not audio that can be decoded$"):
+        load.load_audio(tmp_path / "a.mp3")
