@@ -59,3 +59,19 @@ def reply_with():
     from chat_server import reply
 
     return reply
+
+
+@pytest.fixture(scope="session")
+def micro_models_folder(tmp_path_factory):
+    """A folder with micro models: llama/ and whisper/ as Hugging Face has them, and converted/ without an adapter."""
+    import micro_models
+    from desta_jax.weights.convert import convert
+
+    folder = tmp_path_factory.mktemp("micro_models")
+    for name, weights, special, settings in (
+        ("llama", micro_models.llama_weights(), micro_models.CHAT, micro_models.llama_settings),
+        ("whisper", micro_models.whisper_weights(), micro_models.TRANSCRIPTION, micro_models.whisper_settings),
+    ):
+        micro_models.make(folder / name, weights, special, settings)
+    convert(folder / "llama", folder / "whisper", folder / "converted")
+    return folder

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-import micro_models
 from desta_jax.construct.clip import Clip, Segment
 from desta_jax.construct.source import parse_source
-from desta_jax.weights.convert import convert
 
 MOODS = {"happy": 440, "sad": 110, "angry": 330, "calm": 165}
 
@@ -42,13 +40,6 @@ def spoken(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory):
+def model_folder(micro_models_folder):
     """A converted micro model without an adapter, and the Hugging Face folder of its language model."""
-    folder = tmp_path_factory.mktemp("model")
-    whisper, llama = folder / "whisper", folder / "llama"
-    micro_models.make(
-        whisper, micro_models.whisper_weights(), micro_models.TRANSCRIPTION, micro_models.whisper_settings
-    )
-    micro_models.make(llama, micro_models.llama_weights(), micro_models.CHAT, micro_models.llama_settings)
-    convert(llama, whisper, folder / "converted")
-    return folder / "converted", llama
+    return micro_models_folder / "converted", micro_models_folder / "llama"

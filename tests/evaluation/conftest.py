@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-import micro_models
 from desta_jax.models.audio_lm import AudioLM
 from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape
 from desta_jax.weights.adapter import write_adapter
-from desta_jax.weights.convert import convert
 from desta_jax.weights.folder import ModelFolder
 
 
@@ -86,16 +84,9 @@ def judge():
 
 
 @pytest.fixture(scope="session")
-def micro_model(tmp_path_factory):
+def micro_model(micro_models_folder):
     """A converted micro model without an adapter."""
-    folder = tmp_path_factory.mktemp("micro")
-    whisper, llama = folder / "whisper", folder / "llama"
-    micro_models.make(
-        whisper, micro_models.whisper_weights(), micro_models.TRANSCRIPTION, micro_models.whisper_settings
-    )
-    micro_models.make(llama, micro_models.llama_weights(), micro_models.CHAT, micro_models.llama_settings)
-    convert(llama, whisper, folder / "model")
-    return folder / "model"
+    return micro_models_folder / "converted"
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-import micro_models
 from desta_jax.config import make_config
 from desta_jax.records.write import write_records
 from desta_jax.training.loop import COMPLETE, train
-from desta_jax.weights.convert import convert
 
 CLOCKED = {"samples_per_second", "mfu", "goodput"}
 WORDS = ["red", "green", "blue", "seven", "nine"]
@@ -38,15 +36,11 @@ def write_rows(folder: pathlib.Path, count: int, seed: int) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def micro(tmp_path_factory):
-    """A folder with model/, train/ and validation/."""
+def micro(tmp_path_factory, micro_models_folder):
+    """A folder with model/, llama/, whisper/, train/ and validation/."""
     folder = tmp_path_factory.mktemp("micro")
-    whisper, llama = folder / "whisper", folder / "llama"
-    micro_models.make(
-        whisper, micro_models.whisper_weights(), micro_models.TRANSCRIPTION, micro_models.whisper_settings
-    )
-    micro_models.make(llama, micro_models.llama_weights(), micro_models.CHAT, micro_models.llama_settings)
-    convert(llama, whisper, folder / "model")
+    for name, made in (("model", "converted"), ("llama", "llama"), ("whisper", "whisper")):
+        (folder / name).symlink_to(micro_models_folder / made)
     for split, count, seed in (("train", 21, 1), ("validation", 5, 2)):
         manifest = write_rows(folder, count, seed)
         write_records([str(manifest)], str(folder), str(folder / split), shards=2, workers=1, report=lambda line: None)
