@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,6 +15,8 @@ from desta_jax.generation.model import SYSTEM, Model, Request, user_message
 from desta_jax.generation.sampling import DEFAULT, Sampling
 from desta_jax.generation.talk import Talk
 from desta_jax.inputs.prompt import Prompt
+
+COMMANDS = "/audio FILE adds a clip to your next message, /quit ends.\n"
 
 
 class Chat:
@@ -82,7 +86,7 @@ class Chat:
 def converse(chat: Chat, *, read: Callable[[str], str] = input, write: Callable[[str], None] | None = None) -> None:
     """A conversation in the terminal: `/audio FILE` adds a clip to the next turn, `/quit` or end of input ends it."""
     write = write or (lambda text: print(text, end="", flush=True))
-    write("/audio FILE adds a clip to your next message, /quit ends.\n")
+    write(COMMANDS)
     audios: list[str] = []
     while True:
         try:
@@ -92,7 +96,13 @@ def converse(chat: Chat, *, read: Callable[[str], str] = input, write: Callable[
         if line == "/quit":
             return
         if line.startswith("/audio "):
-            audios.append(line.removeprefix("/audio ").strip())
+            file = line.removeprefix("/audio ").strip()
+            if os.path.exists(file):
+                audios.append(file)
+            else:
+                write(f"{file}: no such file\n")
+        elif re.fullmatch(r"/\w+", line):
+            write(f"{line}: no such command. {COMMANDS}")
         elif line:
             _turn(chat, line, audios, write)
             audios = []

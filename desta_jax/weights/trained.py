@@ -16,6 +16,7 @@ def read_trained(workdir: str, step: int | None = None) -> tuple[int, Tree]:
 
     Raises:
         FileNotFoundError: there is no checkpoint, or none of that step.
+        ValueError: the checkpoint is damaged.
     """
     folder = epath.Path(workdir).resolve() / FOLDER
     steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.exists() else []
@@ -24,7 +25,15 @@ def read_trained(workdir: str, step: int | None = None) -> tuple[int, Tree]:
         there = f"; there are {', '.join(map(str, steps))}" if steps else ""
         raise FileNotFoundError(f"{folder} holds {asked}{there}")
     step = steps[-1] if step is None else step
-    item = folder / str(step) / "default"
+    try:
+        return step, _restore(folder / str(step) / "default")
+    except (ValueError, FileNotFoundError, KeyError) as error:  # what Orbax and TensorStore say of damage
+        others = ", ".join(str(other) for other in steps if other != step)
+        remedy = f"take another with --step: {others}" if others else "there is no other"
+        raise ValueError(f"{folder / str(step)} cannot be read, {remedy}. {error}") from error
+
+
+def _restore(item: epath.Path) -> Tree:
     handler = ocp.PyTreeCheckpointHandler()
     shapes = handler.metadata(item).tree["adapter"]
     here = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
@@ -32,4 +41,4 @@ def read_trained(workdir: str, step: int | None = None) -> tuple[int, Tree]:
     arguments = ocp.checkpoint_utils.construct_restore_args(like)
     restored = handler.restore(item, args=ocp.args.PyTreeRestore(like, arguments, partial_restore=True))
     handler.close()
-    return step, jax.device_get(restored["adapter"])
+    return jax.device_get(restored["adapter"])

@@ -47,10 +47,11 @@ def test_a_turn_that_fails_leaves_the_conversation_as_it_was(chat):
 
 
 def test_the_terminal(chat, clips):
-    lines = iter(["", "/audio nothing.wav", "What?", f"/audio {clips[0]}", "What?", "/quit"])
+    lines = iter(["", "/audio nothing.wav", "/audio", "/help", f"/audio {clips[0]}", "What?", "/quit"])
     shown = []
     converse(chat, read=lambda prompt: next(lines), write=shown.append)
     text = "".join(shown)
+    assert "/audio: no such command. /audio FILE adds" in text and "/help: no such command" in text
     assert "nothing.wav: no such file" in text and "[heard: no speech]" in text
     assert chat.messages[1]["content"] == "<|AUDIO|> What?" and chat.messages[2]["content"] in text
     assert len(chat.messages) == 3
