@@ -94,10 +94,10 @@ else
 fi
 
 stage "The corpus"
-"$python" data/listening/make.py --out "$out/corpus" ${sakura:+--sakura "$sakura"}
+"$python" data/listening/corpus/make.py --out "$out/corpus" ${sakura:+--sakura "$sakura"}
 
 stage "Transcripts"
-"$python" data/listening/transcribe.py --corpus "$out/corpus" --model "$out/model"
+"$python" data/listening/corpus/transcribe.py --corpus "$out/corpus" --model "$out/model"
 
 stage "Rows"
 clips=$out/corpus/train
@@ -129,5 +129,5 @@ else
 fi
 
 stage "The table"
-"$python" data/listening/table.py --corpus "$out/corpus" --model "$out/model" --adapter "self=$out/adapter" \
+"$python" data/listening/table/table.py --corpus "$out/corpus" --model "$out/model" --adapter "self=$out/adapter" \
     ${sakura:+--sakura "$sakura"} --out "$out/table"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-sys.path.append(str(pathlib.Path(__file__).parents[2] / "data" / "listening"))
+sys.path.append(str(pathlib.Path(__file__).parents[2] / "data" / "listening" / "corpus"))
 import clips
 import found
 import make

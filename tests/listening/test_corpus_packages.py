@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-sys.path.append(str(pathlib.Path(__file__).parents[2] / "data" / "listening"))
+sys.path.append(str(pathlib.Path(__file__).parents[2] / "data" / "listening" / "corpus"))
 import packages
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "data" / "listening"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "data" / "listening" / "table"))
 
 import ask
 import divergence

@@ -6,11 +6,11 @@ import zlib
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "data" / "listening"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "data" / "listening" / "table"))
 
-import corpus
 import figures
 import formats
+import held_out
 import hops
 import perception
 
@@ -106,7 +106,7 @@ def test_runs_with_other_seeds_are_one_figure():
 )
 def test_clips_of_sakura_are_for_testing_by_their_names(name, crc, testing):
     assert zlib.crc32(name.encode()) == crc
-    assert corpus.is_test_clip(f"{name}.wav") == corpus.is_test_clip(f"audio/{name}.flac") == testing
+    assert held_out.is_test_clip(f"{name}.wav") == held_out.is_test_clip(f"audio/{name}.flac") == testing
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_every_format_can_be_checked():
 
 def clips(values, kind="speech", column="gender", **row):
     return [
-        corpus.Clip(
+        held_out.Clip(
             pathlib.Path(f"{kind}-{column}-{number}.wav"), kind, {column: value, **row}, f"({column}: {value})", " "
         )
         for number, value in enumerate(values)

@@ -1,6 +1,6 @@
 """Adds transcripts to the listening corpus's speech: what Whisper hears where the words are not known.
 
-    python data/listening/transcribe.py --corpus listening/corpus --model models/smol
+    python data/listening/corpus/transcribe.py --corpus listening/corpus --model models/smol
 
 Writes CORPUS/train/{recorded,synthesised}.jsonl, the rows of speech.jsonl with their `text` filled. Can be interrupted
 and run again.

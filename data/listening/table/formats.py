@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from corpus import Clip, spread
 from figures import ratio, share
+from held_out import Clip, spread
 from perception import HEARING, described
 
 from desta_jax.evaluation.ifeval import SPEECH_IFEVAL, follows

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ask import GREEDY
-from corpus import Clip, spread
 from figures import average
+from held_out import Clip, spread
 from jaxtyping import Array, Bool, Float, Int32
 from perception import HEARING, READING, described
 

@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from corpus import Clip, spread
 from figures import share
+from held_out import Clip, spread
 
 from desta_jax.evaluation.question import Prompt, Question
 from desta_jax.generation.model import SYSTEM

@@ -8,7 +8,7 @@ import clips
 import numpy as np
 import sentences
 
-sys.path.append(str(pathlib.Path(__file__).parents[2] / "launch"))
+sys.path.append(str(pathlib.Path(__file__).parents[3] / "launch"))
 import spoken_clips
 
 NAME = "espeak"

@@ -15,7 +15,7 @@ from desta_jax.evaluation.answers import read_lines
 KINDS = ("speech", "dialogue", "sound", "music")
 REAL = "sakura"  # the source of real recordings
 TRAINED_TRACKS = ("Language", "Gender", "Emotion")
-_SOURCES = Path(__file__).parent
+_SOURCES = Path(__file__).parents[1]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Makes the listening corpus: clips of speech, dialogue, sounds and music, with what is known of each.
 
-    python data/listening/make.py --out corpus --sakura SAKURA
-    python data/listening/make.py --out corpus --sources espeak,made    # some of it
+    python data/listening/corpus/make.py --out corpus --sakura SAKURA
+    python data/listening/corpus/make.py --out corpus --sources espeak,made    # some of it
 
 Writes OUT/audio (FLAC, 16 kHz, one channel, at most 8 seconds), OUT/train and OUT/test (speech.jsonl, dialogue.jsonl,
 sound.jsonl, music.jsonl: one object a clip, or a segment of a dialogue, in mixed order) and OUT/corpus.json (counts,

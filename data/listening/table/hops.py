@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from corpus import TRAINED_TRACKS, is_test_clip
 from figures import share
+from held_out import TRAINED_TRACKS, is_test_clip
 
 from desta_jax.evaluation import sakura
 from desta_jax.evaluation.question import Question

@@ -1,6 +1,6 @@
 """The table of a model that hears: what it perceives, and what of the language model's own ways it keeps.
 
-    python data/listening/table.py --corpus DIR --model CONVERTED --adapter self=EXPORT label=EXPORT --out OUT
+    python data/listening/table/table.py --corpus DIR --model CONVERTED --adapter self=EXPORT label=EXPORT --out OUT
 
 Runs of a kind with other seeds are named self/1, self/2, ... Answers go to OUT/NAME/PART as they come, and the same
 command goes on where it was stopped; OUT gets table.json (every number with its count and 95 % interval), table.md and
@@ -19,9 +19,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import corpus
 import divergence
 import formats
+import held_out
 import hops
 import jax
 import numpy as np
@@ -59,7 +59,7 @@ class Table:
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.out = options, Path(options.out)
-        self.clips = corpus.read_clips(Path(options.corpus), say)
+        self.clips = held_out.read_clips(Path(options.corpus), say)
         self.asked = self._questions()
         self.report: dict[str, Any] = {part: {} for part in options.parts}
 
