@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import pathlib
 import shutil
 import tempfile
 
@@ -75,3 +76,13 @@ def micro_models_folder(tmp_path_factory):
         micro_models.make(folder / name, weights, special, settings)
     convert(folder / "llama", folder / "whisper", folder / "converted")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_folders():
+    """Hugging Face folders of the real small pair, SmolLM2-135M-Instruct and Whisper base; tests/run.sh says where."""
+    models = pathlib.Path(os.environ.get("REAL_MODELS", pathlib.Path(__file__).parents[1] / "quickstart" / "models"))
+    found = models / "smollm2-135m-instruct", models / "whisper-base"
+    if not all(folder.is_dir() for folder in found):
+        pytest.fail(f"no models in {models}: python launch/real_models.py {models} makes them")
+    return found

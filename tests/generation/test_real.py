@@ -5,8 +5,6 @@ The connector is a random one, in PyTorch and converted.
 """
 
 import json
-import os
-import pathlib
 
 import numpy as np
 import oracle
@@ -21,11 +19,9 @@ from desta_jax import generation
 from desta_jax.audio.load import load_audio
 from desta_jax.generation.transcribe import MAX_TOKENS
 from desta_jax.weights.convert import convert
-from real_models import SMOLLM2
 
 pytestmark = pytest.mark.real
 
-MODELS = pathlib.Path(os.environ.get("REAL_MODELS", pathlib.Path(__file__).parents[2] / "quickstart" / "models"))
 LIMIT = 24
 CLOSE = 0.01  # between the two best scores, where float32 rounding may turn a token, and with it all after
 
@@ -77,19 +73,11 @@ class RealReference(oracle.Reference):
 
 
 @pytest.fixture(scope="module")
-def folders():
-    found = MODELS / SMOLLM2, MODELS / "whisper-base"
-    for folder in found:
-        assert folder.is_dir(), f"{folder} is not there: python launch/real_models.py {MODELS} makes it"
-    return found
-
-
-@pytest.fixture(scope="module")
-def pair(folders, tmp_path_factory):
+def pair(real_folders, tmp_path_factory):
     """The reference in PyTorch, and our model converted from the same files."""
-    reference = RealReference(*folders)
+    reference = RealReference(*real_folders)
     root = tmp_path_factory.mktemp("real")
-    convert(*folders, root / "model", adapter=reference.save_adapter(root / "adapter"))
+    convert(*real_folders, root / "model", adapter=reference.save_adapter(root / "adapter"))
     return reference, generation.load(root / "model", dtype="float32", cache_programs=False)
 
 
@@ -115,9 +103,9 @@ def assert_same_but_where_close(got, expected, margins):
     return True
 
 
-def test_transcripts_and_answers_are_transformers_own(pair, folders, rows):
+def test_transcripts_and_answers_are_transformers_own(pair, real_folders, rows):
     reference, model = pair
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folders[1])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(real_folders[1])
     answers = model.generate([row["messages"] for row in rows], temperature=0, max_new_tokens=LIMIT, batch_size=4)
     same = []
     for row, answer in zip(rows, answers, strict=True):

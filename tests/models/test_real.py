@@ -3,9 +3,6 @@
 The weights are SmolLM2-135M-Instruct and Whisper base, as launch/real_models.py writes them; tests/run.sh says where.
 """
 
-import os
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +19,6 @@ from desta_jax.weights.folder import ModelFolder
 
 pytestmark = pytest.mark.real
 
-MODELS = pathlib.Path(os.environ.get("REAL_MODELS", pathlib.Path(__file__).parents[2] / "quickstart" / "models"))
 TAPS = (1, 2, 3, 5)
 TEXT = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\nThe capital of France is"
 ROUNDING = 2e-5
@@ -30,17 +26,9 @@ ROUNDING = 2e-5
 
 
 @pytest.fixture(scope="module")
-def folders():
-    llm, whisper = MODELS / "smollm2-135m-instruct", MODELS / "whisper-base"
-    if not (llm.is_dir() and whisper.is_dir()):
-        pytest.fail(f"no models in {MODELS}: python launch/real_models.py {MODELS} makes them")
-    return llm, whisper
-
-
-@pytest.fixture(scope="module")
-def ours(folders, tmp_path_factory):
+def ours(real_folders, tmp_path_factory):
     """The model, its frozen weights and its folder."""
-    folder = ModelFolder(convert(*folders, tmp_path_factory.mktemp("real") / "converted"))
+    folder = ModelFolder(convert(*real_folders, tmp_path_factory.mktemp("real") / "converted"))
     shapes = WhisperShape.from_hf(folder.whisper_config), DecoderShape.from_hf(folder.llm_config)
     model = AudioLM(*shapes, AdapterShape(num_layers=1, prompt_size=4, tap_layers=TAPS), jnp.float32)
     return model, {part: folder.restore(part, like) for part, like in model.abstract_frozen().items()}, folder
@@ -56,12 +44,12 @@ def clips(folder):
     return windows
 
 
-def test_taps_are_whispers_on_speech(folders, ours, tmp_path):
+def test_taps_are_whispers_on_speech(real_folders, ours, tmp_path):
     model, frozen, _ = ours
     audio = clips(tmp_path)
     assert np.abs(audio).max(1).min() > 1000, "the clips are meant to be heard"
-    whisper = transformers.WhisperModel.from_pretrained(folders[1], dtype=torch.float32).eval().encoder
-    extractor = transformers.WhisperFeatureExtractor.from_pretrained(folders[1])
+    whisper = transformers.WhisperModel.from_pretrained(real_folders[1], dtype=torch.float32).eval().encoder
+    extractor = transformers.WhisperFeatureExtractor.from_pretrained(real_folders[1])
     mel = extractor(list(audio / np.float32(32768)), sampling_rate=16000, return_tensors="pt").input_features
     expected = {}
     for layer in TAPS:
@@ -77,10 +65,10 @@ def test_taps_are_whispers_on_speech(folders, ours, tmp_path):
         np.testing.assert_allclose(taps[:, index], want, atol=1e-4 * np.abs(want).max(), err_msg=f"layer {layer}")
 
 
-def test_logits_are_the_language_models(folders, ours):
+def test_logits_are_the_language_models(real_folders, ours):
     model, frozen, folder = ours
     tokens = np.array([folder.tokenizer().encode(TEXT)], np.int32)
-    lm = transformers.AutoModelForCausalLM.from_pretrained(folders[0], dtype=torch.float32).eval()
+    lm = transformers.AutoModelForCausalLM.from_pretrained(real_folders[0], dtype=torch.float32).eval()
     with torch.no_grad():
         expected = lm(torch.tensor(tokens).long()).logits.numpy()
 
