@@ -14,7 +14,7 @@ def get_config():
             "encoder": "openai/whisper-base",
         },
         "adapter": {
-            "num_layers": 2,
+            "num_layers": 1,
             "prompt_size": 32,
             "tap_layers": (1, 2, 3, 5),
             "placeholder_token": "<reponame>",

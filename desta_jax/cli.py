@@ -108,7 +108,7 @@ def _parse(name: str, arguments: Sequence[str]) -> flags.FlagValues:
     try:
         _, *extra = values([name, *arguments])
     except flags.UnrecognizedFlagError as error:
-        raise UsageError(f"there is no flag --{error.flagname}{_suggest(error.flagname, values)}") from error
+        raise UsageError(f"there is no flag --{error.flagname}{_suggest(error.flagname, values, '--')}") from error
     except flags.Error as error:
         raise UsageError(str(error).rstrip(".")) from error
     if extra:
@@ -148,6 +148,6 @@ def _spread_lists(arguments: Sequence[str], lists: set[str]) -> list[str]:
     return spread
 
 
-def _suggest(name: str, names) -> str:
+def _suggest(name: str, names, before: str = "") -> str:
     near = difflib.get_close_matches(name, list(names), 1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f" (did you mean {before}{near[0]}?)" if near else ""

@@ -154,9 +154,14 @@ def _read_file(file: str) -> Mapping:
     path = pathlib.Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"--config: no file {file}; see configs/ for those that come with desta_jax")
+    if path.suffix != ".py":
+        raise ValueError(f"--config: {file} is no Python file; a work directory's config.json is not one either")
     spec = importlib.util.spec_from_file_location("desta_jax_run_config", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ValueError(f"--config: {file}:{error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
     if not hasattr(module, "get_config"):
         raise ValueError(f"{file} has no get_config(); it should return a dict or ConfigDict of what differs")
     return module.get_config()

@@ -46,12 +46,13 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     """
     devices = list(devices if devices is not None else jax.devices())
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    asked = " x ".join(map(str, sizes.values()))
     known = math.prod(size for size in sizes.values() if size != -1)
     sizes = {axis: len(devices) // known if size == -1 else size for axis, size in sizes.items()}
     if math.prod(sizes.values()) != len(devices):
         raise ValueError(
-            f"mesh: data x fsdp x tensor = {' x '.join(map(str, sizes.values()))} is not the number of devices, "
-            f"{len(devices)}; set one of mesh.data, mesh.fsdp, mesh.tensor to -1"
+            f"mesh: data x fsdp x tensor = {asked} does not fit {len(devices)} devices; choose sizes that multiply to "
+            f"{len(devices)}, or set one of mesh.data, mesh.fsdp, mesh.tensor to -1 and let the others divide it"
         )
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     shape = tuple(sizes.values())

@@ -72,7 +72,7 @@ def test_a_misspelt_verb_is_corrected(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--nmae=x"], "no flag --nmae; did you mean name?"),
+        (["--nmae=x"], "no flag --nmae (did you mean --name?)"),
         ([], "--name must be given"),
         (["--name=x", "y"], "unexpected argument 'y'"),
         (["--name=x", "--config.a.b", "3"], "write --config.a.b=VALUE"),

@@ -121,3 +121,17 @@ def test_a_config_takes_no_new_key():
     with pytest.raises(AttributeError):
         config.new_key = 1
     assert config.to_dict() == default_config().to_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("run.txt", "", "is no Python file"),
+        ("run.py", "def get_config(:\n", r"run.py:1: invalid syntax.*: def get_config\(:"),
+        ("run.py", "CONFIG = {}", "has no get_config"),
+    ],
+)
+def test_a_file_that_is_no_config_is_named(name, text, message, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_config(str(tmp_path / name))

@@ -117,7 +117,7 @@ def test_a_micro_run_is_compiled_and_remembered(micro_config, tmp_path, topology
 def test_rows_and_mesh_must_divide_over_the_chips(micro, tmp_path):
     with pytest.raises(ValueError, match=r"train.batch_size: its 6 rows do not divide into 4 .*multiple of 4"):
         answer(make_config(micro | {"train.batch_size": 6}), "v5e-4", tmp_path)
-    with pytest.raises(ValueError, match="mesh: data x fsdp x tensor = 1 x 3 x 1 is not the number of devices, 4"):
+    with pytest.raises(ValueError, match="mesh: data x fsdp x tensor = 1 x 3 x 1 does not fit 4 devices"):
         answer(make_config(micro | {"mesh.data": 1, "mesh.fsdp": 3}), "v5e-4", tmp_path)
 
 
