@@ -115,9 +115,8 @@ def _run_worker(arguments: list[str], topology: Topology, timeout: float, report
     """The key of the worker's answer."""
     command = [sys.executable, "-m", "desta_jax.plan.worker", *arguments]
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            command, env=tpu_environment(topology), stdout=subprocess.PIPE, stderr=errors, text=True
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+        process = subprocess.Popen(command, env=tpu_environment(topology), text=True, **pipes)
         try:
             answer = _follow(process, topology.name, timeout, report)
         finally:

@@ -127,3 +127,14 @@ def test_a_run_that_is_too_large_is_said_not_to_fit(micro, tmp_path):
     large = {"model.llm": "meta-llama/Llama-3.1-8B-Instruct", "mesh.data": 1, "train.batch_size": 1}
     result = report.plan(make_config(micro | large), "v5e-1", cache=tmp_path)
     assert not result["fits"] and result["hbm_gb"] > result["hbm_limit_gb"]
+
+
+def test_the_compiler_ends_with_the_process_that_plans():
+    code = "import threading, time; from desta_jax.plan import worker; "
+    code += "threading.Thread(target=worker._exit_with_parent, daemon=True).start(); print('up', flush=True); "
+    code += "time.sleep(600)"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        assert process.stdout.readline() == b"up\n" and process.poll() is None
+        process.stdin.close()
+        assert process.wait(timeout=60) == 1
