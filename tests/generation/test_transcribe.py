@@ -10,6 +10,7 @@ import transformers
 from desta_jax.audio.load import load_audio
 from desta_jax.generation.listen import hear
 from desta_jax.generation.transcribe import MAX_TOKENS, Rules
+from desta_jax.generation.whisper import load_whisper
 
 END, START, ENGLISH, SPANISH, TRANSLATE, TRANSCRIBE, PLAIN = 0, 1, 258, 259, 261, 262, 263  # above PLAIN: timestamps
 SPECIAL = [START, ENGLISH, SPANISH, TRANSLATE, TRANSCRIBE, PLAIN]
@@ -65,3 +66,11 @@ def test_a_multilingual_checkpoint_is_always_given_its_task():
 def test_a_language_that_is_not_there_is_an_error():
     with pytest.raises(ValueError, match="language 'xx' is none of lang_to_id"):
         Rules.read(MANY_LANGUAGES | {"language": "xx"}, {})
+
+
+def test_whisper_by_itself_hears_what_the_whole_model_hears(load, made, clips):
+    samples = [load_audio(clip) for clip in clips]
+    alone = load_whisper(made["llama"].folder, dtype="float32", cache_programs=False)
+    whole = load().ear.listen(samples, [True] * len(samples))
+    assert alone.transcribe(samples) == [heard.transcript for heard in whole]
+    assert alone.transcribe(samples[:1]) == [whole[0].transcript]
