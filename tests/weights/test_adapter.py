@@ -396,3 +396,8 @@ def test_a_tree_that_is_no_adapter_is_refused(tmp_path):
     with pytest.raises(ValueError, match="dtype 'int8'"):
         write_adapter(tmp_path / "out", random_adapter_again(tmp_path), dtype="int8", **IDENTITY)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_can_be_read_by_whoever_can_read_its_folder(tmp_path):
+    write_adapter(tmp_path / "out", random_adapter(tmp_path), **IDENTITY)
+    assert len({file.stat().st_mode for file in (tmp_path / "out").iterdir()}) == 1
