@@ -19,11 +19,9 @@ from desta_jax.generation.load import END_OF_TURN, take_apart
 from desta_jax.generation.talk import Talk, Tongue, Wish
 from desta_jax.inputs.prompt import PromptBuilder
 from desta_jax.models.audio_lm import AudioLM
-from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape
+from desta_jax.models.shapes import NO_ADAPTER, DecoderShape, WhisperShape
 from desta_jax.programs import keep_programs
 from desta_jax.weights.folder import ModelFolder
-
-_NO_ADAPTER = AdapterShape(num_layers=0, prompt_size=1, tap_layers=())
 
 
 @dataclasses.dataclass
@@ -98,7 +96,7 @@ def open_backbone(folder: str, *, dtype: str = "", tensor: int = 1, batch_size: 
     opened = ModelFolder(folder)
     mesh = sharding.make_mesh(data=-1, fsdp=1, tensor=tensor, devices=jax.local_devices())
     whisper, decoder = WhisperShape.from_hf(opened.whisper_config), DecoderShape.from_hf(opened.llm_config)
-    audio_lm = AudioLM(whisper, decoder, _NO_ADAPTER, jnp.dtype(dtype))
+    audio_lm = AudioLM(whisper, decoder, NO_ADAPTER, jnp.dtype(dtype))
     like = sharding.placed({"lm": audio_lm.abstract_frozen()["lm"]}, mesh)
     model = take_apart(opened.restore("lm", like["lm"]), decoder, mesh)
     tokenizer = opened.tokenizer()

@@ -76,10 +76,17 @@ class Ear:
 
     def _batch(self, clips: list[np.ndarray], seconds: int) -> Float[Array, "clips samples"]:
         rows = row_bucket(len(clips), sharding.row_shards(self.mesh))
-        audio = np.zeros((rows, seconds * SAMPLE_RATE), np.float32)
-        for row, clip in enumerate(clips):
-            audio[row, : len(clip)] = clip[: audio.shape[1]]
-        return jax.device_put(audio, sharding.batch_sharding(self.mesh))
+        return jax.device_put(lay_out(clips, rows, seconds), sharding.batch_sharding(self.mesh))
+
+
+def lay_out(
+    clips: Sequence[Float[np.ndarray, " samples"]], rows: int, seconds: int
+) -> Float[np.ndarray, "rows samples"]:
+    """The first `seconds` of each clip (16 kHz); silence after shorter ones, and in rows without a clip."""
+    audio = np.zeros((rows, seconds * SAMPLE_RATE), np.float32)
+    for row, clip in enumerate(clips):
+        audio[row, : len(clip)] = clip[: audio.shape[1]]
+    return audio
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -15,18 +15,15 @@ from jaxtyping import Array, Float
 
 from desta_jax import sharding
 from desta_jax.audio.mel import log_mel
-from desta_jax.audio.vad import SAMPLE_RATE
-from desta_jax.generation.listen import WHISPER_SECONDS
+from desta_jax.generation.listen import WHISPER_SECONDS, lay_out
 from desta_jax.generation.load import restore_transcriber
 from desta_jax.generation.talk import row_bucket
 from desta_jax.generation.transcribe import Transcriber
 from desta_jax.models.audio_lm import AudioLM
-from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape
+from desta_jax.models.shapes import NO_ADAPTER, DecoderShape, WhisperShape
 from desta_jax.programs import keep_programs
 from desta_jax.tree import Tree
 from desta_jax.weights.folder import ModelFolder
-
-_NO_ADAPTER = AdapterShape(num_layers=0, prompt_size=1, tap_layers=())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +41,7 @@ class Whisper:
 
     def tokens(self, clips: Sequence[Float[np.ndarray, " samples"]]) -> list[list[int]]:
         """Whisper's tokens of each clip."""
-        audio = np.zeros((row_bucket(len(clips)), WHISPER_SECONDS * SAMPLE_RATE), np.float32)
-        for row, clip in zip(audio, clips, strict=False):
-            row[: len(clip)] = clip[: len(row)]
+        audio = lay_out(clips, row_bucket(len(clips)), WHISPER_SECONDS)
         return self.transcriber(_frames(self.audio_lm, self.encoder, audio))[: len(clips)]
 
 
@@ -66,7 +61,7 @@ def load_whisper(folder: str | os.PathLike, *, dtype: str = "", cache_programs: 
     dtype = jnp.dtype(dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16"))
     opened = ModelFolder(folder)
     shape = WhisperShape.from_hf(opened.whisper_config)
-    audio_lm = AudioLM(shape, DecoderShape.from_hf(opened.llm_config), _NO_ADAPTER, dtype)
+    audio_lm = AudioLM(shape, DecoderShape.from_hf(opened.llm_config), NO_ADAPTER, dtype)
     mesh = sharding.make_mesh(devices=jax.local_devices()[:1])
     like = sharding.placed({"encoder": audio_lm.abstract_frozen()["encoder"]}, mesh)
     encoder = opened.restore("encoder", like["encoder"])

@@ -131,6 +131,9 @@ class AdapterShape:
     lora_dropout: float = 0.1
 
 
+NO_ADAPTER = AdapterShape(num_layers=0, prompt_size=1, tap_layers=())  # where a part of the model works by itself
+
+
 def tap_layers_for(encoder_layers: int, asked: tuple[int, ...] = ()) -> tuple[int, ...]:
     """The tapped encoder layers, from 0: those asked for, or the reference's for an encoder of this depth."""
     if not asked:
