@@ -17,6 +17,7 @@ def get_config():
             "num_layers": 1,
             "prompt_size": 32,
             "tap_layers": (1, 2, 3, 5),
+            "standardize_clips": 200,
             "placeholder_token": "<reponame>",
         },
         "data": {

@@ -34,6 +34,7 @@ def default_config() -> ConfigDict:
             "prompt_size": 64,  # soft tokens a clip
             "tap_layers": (),  # encoder layers, from 0; () takes the reference's for the encoder at hand
             "dropout": 0.1,
+            "standardize_clips": 0,  # clips by which the encoder's frames are standardised before they are learned from
             "placeholder_token": "<|reserved_special_token_87|>",
             "lora_rank": 0,  # 0 trains the connector alone
             "lora_alpha": 16.0,
@@ -215,6 +216,7 @@ def _check_values(config: ConfigDict) -> list[str]:
     for key in ("dropout", "lora_dropout"):
         require(0 <= adapter[key] < 1, f"adapter.{key}: must be from 0 to below 1, got {adapter[key]}")
     require(adapter.lora_rank >= 0, f"adapter.lora_rank: must be 0 (no LoRA) or more, got {adapter.lora_rank}")
+    require(adapter.standardize_clips >= 0, "adapter.standardize_clips: must be 0 (as the reference: not) or more")
     require(list(adapter.tap_layers) == sorted(set(adapter.tap_layers)), "adapter.tap_layers: must rise")
     require(all(layer >= 0 for layer in adapter.tap_layers), "adapter.tap_layers: count from 0")
     for key in ("max_length", "validation_max_length"):

@@ -149,6 +149,7 @@ class AudioLM:
             self.whisper.encoder_heads,
             shape.num_layers,
             self.decoder.width,
+            standardize=shape.standardize,
             key=key,
         )
 

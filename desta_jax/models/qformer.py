@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 from desta_jax.models.attention import MultiHeadAttention
 from desta_jax.models.layers import GeluMLP, LayerNorm, Linear, dropout, split_or_none, stack
 from desta_jax.sharding import constrain_rows, gather_width
+from desta_jax.tree import Tree
 
 BLOCK_EPSILON = 1e-12
 MLP_WIDTH = 3072  # whatever the width: the reference leaves BERT's default
@@ -50,6 +51,18 @@ class QFormerLayer(nnx.Module):
         return self.mlp_norm(dropout(self.mlp(queries), dropout_rate, keys[4]) + queries)
 
 
+class Standardize(nnx.Module):
+    """(x - mean) * scale with a mean and a scale that are measured once and never trained: see `fold_frames`."""
+
+    def __init__(self, width: int):
+        self.mean = nnx.Param(jnp.zeros(width))
+        self.scale = nnx.Param(jnp.ones(width))
+
+    def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        mean, scale = (jax.lax.stop_gradient(part[...]).astype(jnp.float32) for part in (self.mean, self.scale))
+        return ((x.astype(jnp.float32) - mean) * scale).astype(x.dtype)
+
+
 class Connector(nnx.Module):
     """One Q-Former for all taps, asked with each tap's own prompts; a weighted sum over taps; a projection.
 
@@ -57,11 +70,21 @@ class Connector(nnx.Module):
     """
 
     def __init__(
-        self, taps: int, prompt_size: int, width: int, heads: int, layers: int, lm_width: int, *, key: Key[Array, ""]
+        self,
+        taps: int,
+        prompt_size: int,
+        width: int,
+        heads: int,
+        layers: int,
+        lm_width: int,
+        *,
+        standardize: bool = False,
+        key: Key[Array, ""],
     ):
         prompts_key, layers_key, proj_key = jax.random.split(key, 3)
         self.prompts = nnx.Param(jax.random.normal(prompts_key, (taps, prompt_size, width)))
         self.tap_weights = nnx.Param(jnp.zeros((prompt_size, taps)))
+        self.frames = Standardize(width) if standardize else None
         self.layers = stack(lambda key: QFormerLayer(width, heads, key=key), layers, layers_key)
         self.norm = LayerNorm(width, epsilon=1e-5)
         self.proj = Linear(width, lm_width, key=proj_key)
@@ -79,6 +102,8 @@ class Connector(nnx.Module):
         prompts = self.prompts.astype(frames.dtype)
         queries = jnp.broadcast_to(prompts, (clips, *prompts.shape)).reshape(clips * taps, *prompts.shape[1:])
         queries = constrain_rows(queries)
+        if self.frames is not None:
+            frames = self.frames(frames)
         frames = constrain_rows(frames.reshape(clips * taps, *frames.shape[2:]))
         depth = jax.tree.leaves(self.layers)[0].shape[0]
 
@@ -93,3 +118,28 @@ class Connector(nnx.Module):
         weights = jax.nn.softmax(self.tap_weights.astype(jnp.float32), axis=-1).astype(frames.dtype)
         mixed = jnp.einsum("ntqd,qt->nqd", queries.reshape(clips, taps, *queries.shape[1:]), weights)
         return self.proj(self.norm(mixed))
+
+
+def standardize_frames(connector: Tree, mean: Float[Array, " width"], scale: Float[Array, " width"]) -> Tree:
+    """A connector's tree that standardises frames first, of one that does not. A trained one computes the same as
+    before; `fold_frames` takes it back."""
+    return {**_with_memory(connector, 1 / scale, mean), "frames": {"mean": mean, "scale": scale}}
+
+
+def fold_frames(connector: Tree) -> Tree:
+    """A connector's tree without `frames`, as the reference's has none: what they did to the frames, the weights of
+    the cross-attention's keys and values do. Without `frames`, the tree itself."""
+    if "frames" not in connector:
+        return connector
+    mean, scale = connector["frames"]["mean"], connector["frames"]["scale"]
+    rest = {name: part for name, part in connector.items() if name != "frames"}
+    return _with_memory(rest, scale, -mean * scale)
+
+
+def _with_memory(connector: Tree, scale: Float[Array, " width"], shift: Float[Array, " width"]) -> Tree:
+    """The tree whose cross-attention sees x * scale + shift where it saw x."""
+    cross = dict(connector["layers"]["cross"])
+    for name in ("k", "v"):
+        kernel, bias = cross[name]["kernel"], cross[name]["bias"]
+        cross[name] = {"kernel": scale[:, None] * kernel, "bias": bias + shift @ kernel}
+    return {**connector, "layers": {**connector["layers"], "cross": cross}}

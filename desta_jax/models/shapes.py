@@ -129,6 +129,9 @@ class AdapterShape:
     lora_rank: int = 0
     lora_alpha: float = 16.0
     lora_dropout: float = 0.1
+    standardize: bool = False
+    """Whether the connector standardises the encoder's frames first: in training only, for an export has that folded
+    into its weights."""
 
 
 NO_ADAPTER = AdapterShape(num_layers=0, prompt_size=1, tap_layers=())  # where a part of the model works by itself

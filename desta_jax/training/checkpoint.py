@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from desta_jax.config import default_config, to_json
 from desta_jax.training.files import write_whole
 from desta_jax.training.step import TrainState
 from desta_jax.tree import Tree, differences, flatten
@@ -125,11 +126,14 @@ def write_config(workdir: str, text: str) -> None:
 
 
 def changed_keys(workdir: str, config: dict) -> dict[str, tuple]:
-    """Keys whose value differs from the config that the work directory keeps, with both values."""
+    """Keys whose value differs from the config that the work directory keeps, with both values. A key that is younger
+    than the work directory had its default there."""
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         return {}
     before, now = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(config)))
+    younger = flatten(json.loads(to_json(default_config())))
+    before |= {key: younger[key] for key in now.keys() & younger.keys() - before.keys()}
     return {key: (before.get(key), now.get(key)) for key in {*before, *now} if before.get(key) != now.get(key)}
 
 

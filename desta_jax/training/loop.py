@@ -21,6 +21,7 @@ from desta_jax.training.heartbeat import Heartbeat, last_seen
 from desta_jax.training.metrics import Journal
 from desta_jax.training.profiler import Profiler
 from desta_jax.training.run import Run, assemble, describe, first_adapter, load_frozen
+from desta_jax.training.standardize import standardized
 from desta_jax.training.step import (
     TrainState,
     compile_step,
@@ -76,7 +77,7 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None, s
         try:
             with jax.set_mesh(run.mesh), matmul_precision(config), heart, watch:
                 frozen = load_frozen(run)
-                state = restore_or_start(run, checkpoints)
+                state = restore_or_start(run, frozen, checkpoints)
                 if not others:
                     checkpoint.write_config(workdir, to_json(config))
                 journal.say(describe(run, frozen, state.adapter))
@@ -143,11 +144,14 @@ def check_can_answer(config: ConfigDict) -> None:
         )
 
 
-def restore_or_start(run: Run, checkpoints: checkpoint.Checkpoints) -> TrainState:
+def restore_or_start(run: Run, frozen: Tree, checkpoints: checkpoint.Checkpoints) -> TrainState:
     """The newest checkpoint's state, or the one before the first step."""
     newest = checkpoints.newest()
     if newest is None:
-        state = init_state(first_adapter(run), run.optimizer)
+        adapter = first_adapter(run)
+        if run.model.adapter.standardize:
+            adapter = standardized(run, frozen, adapter)
+        state = init_state(adapter, run.optimizer)
         return jax.device_put(state, state_shardings(state, run.mesh))
     like = jax.eval_shape(lambda adapter: init_state(adapter, run.optimizer), run.model.abstract_adapter())
     like = jax.tree.map(

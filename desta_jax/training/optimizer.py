@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import optax
 from ml_collections import ConfigDict
+
+from desta_jax.tree import map_with_path, match
 
 
 def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
@@ -24,8 +28,10 @@ def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
-    """The reference's optimizer: AdamW with weight decay on every tensor, gradients clipped together."""
+    """The reference's optimizer: AdamW with weight decay on every tensor, gradients clipped together. What standardises
+    frames is measured, not trained: it has no gradient, and does not decay."""
     settings = config.optimizer
+    decays = functools.partial(map_with_path, lambda path, leaf: not match(r"frames\.\w+", path))
     return optax.chain(
         optax.clip_by_global_norm(settings.clip_norm),
         optax.adamw(
@@ -34,5 +40,6 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
             b2=settings.b2,
             eps=settings.eps,
             weight_decay=settings.weight_decay,
+            mask=decays if config.adapter.standardize_clips else None,
         ),
     )

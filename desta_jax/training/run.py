@@ -81,6 +81,7 @@ def make_model(config: ConfigDict, folder: ModelFolder) -> AudioLM:
         lora_rank=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
+        standardize=settings.standardize_clips > 0,
     )
     return AudioLM(whisper, DecoderShape.from_hf(folder.llm_config), adapter, jnp.dtype(config.compute_dtype))
 
@@ -120,11 +121,13 @@ def load_frozen(run: Run) -> Tree:
 
 
 def first_adapter(run: Run) -> Tree:
-    """The adapter that training starts from: the converted folder's where it has one, else a fresh one."""
-    like = sharding.placed(run.model.abstract_adapter(), run.mesh)
+    """The adapter that training starts from: the converted folder's where it has one, else a fresh one. Neither
+    standardises its frames yet: see `standardized`."""
+    model = dataclasses.replace(run.model, adapter=dataclasses.replace(run.model.adapter, standardize=False))
+    like = sharding.placed(model.abstract_adapter(), run.mesh)
     if "adapter" not in run.folder.parts:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-        return jax.jit(run.model.init_adapter, out_shardings=shardings)(jax.random.key(run.config.seed))
+        return jax.jit(model.init_adapter, out_shardings=shardings)(jax.random.key(run.config.seed))
     try:
         return run.folder.restore("adapter", like)
     except ValueError as error:

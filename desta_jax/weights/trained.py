@@ -6,6 +6,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from desta_jax.models.qformer import fold_frames
 from desta_jax.tree import Tree
 
 FOLDER = "checkpoints"  # of a work directory
@@ -13,6 +14,8 @@ FOLDER = "checkpoints"  # of a work directory
 
 def read_trained(workdir: str, step: int | None = None) -> tuple[int, Tree]:
     """The adapter of a run's checkpoint (the newest, unless `step` is given) as NumPy arrays, and its step.
+
+    A connector that standardises its frames comes out as one that does not, and computes the same.
 
     Raises:
         FileNotFoundError: there is no checkpoint, or none of that step.
@@ -26,11 +29,12 @@ def read_trained(workdir: str, step: int | None = None) -> tuple[int, Tree]:
         raise FileNotFoundError(f"{folder} holds {asked}{there}")
     step = steps[-1] if step is None else step
     try:
-        return step, _restore(folder / str(step) / "default")
+        adapter = _restore(folder / str(step) / "default")
     except (ValueError, FileNotFoundError, KeyError) as error:  # what Orbax and TensorStore say of damage
         others = ", ".join(str(other) for other in steps if other != step)
         remedy = f"take another with --step: {others}" if others else "there is no other"
         raise ValueError(f"{folder / str(step)} cannot be read, {remedy}. {error}") from error
+    return step, {**adapter, "connector": fold_frames(adapter["connector"])}
 
 
 def _restore(item: epath.Path) -> Tree:

@@ -123,3 +123,9 @@ def test_changed_keys_are_those_that_differ(tmp_path):
     assert changed_keys(str(tmp_path), {"a": 1}) == {}
     write_config(str(tmp_path), '{"a": {"b": 1, "c": [1, 2]}}')
     assert changed_keys(str(tmp_path), {"a": {"b": 2, "c": (1, 2)}}) == {"a.b": (1, 2)}
+
+
+def test_a_key_that_is_younger_than_the_run_had_its_default(tmp_path):
+    write_config(str(tmp_path), '{"seed": 42}')
+    assert changed_keys(str(tmp_path), {"seed": 42, "adapter": {"dropout": 0.1}}) == {}
+    assert changed_keys(str(tmp_path), {"seed": 42, "adapter": {"dropout": 0.2}}) == {"adapter.dropout": (0.1, 0.2)}
