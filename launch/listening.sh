@@ -79,6 +79,9 @@ number=0
 trap farewell EXIT
 # Whole kinds of instruction that are never trained on; and questions that so small a model answers at random.
 held_out="role,scene,reply,format: style,format: data,attribute: true or false"
+# All but the questions about one value that is heard: what hearing is learned from.
+not_heard="attribute,clips,content,describe,format,music,quality,reasoning,reply,role,scene,sound,speaker,text task"
+not_heard+=",hear: describe,hear: language guess,hear: gender guess,hear: emotion guess"
 
 stage "The Python environment $environment"
 launch/environment.sh "$environment" launch/requirements.lock
@@ -101,6 +104,12 @@ stage "Transcripts"
 
 stage "Rows"
 clips=$out/corpus/train
+for attribute in language gender emotion; do
+    if [[ -s $clips/hear_$attribute.jsonl ]]; then
+        write_rows "$clips/hear_$attribute.jsonl" speech 6 "$out/rows/hear_$attribute" --transcripts 0 \
+            --leave_out "$not_heard"
+    fi
+done
 write_rows "$clips/recorded.jsonl" speech "$rows" "$out/rows/recorded"
 write_rows "$clips/synthesised.jsonl" speech 1 "$out/rows/synthesised"
 for kind in dialogue sound music; do

@@ -13,6 +13,7 @@ import soundfile
 sys.path.append(str(pathlib.Path(__file__).parents[2] / "data" / "listening" / "corpus"))
 import clips
 import found
+import lessons
 import make
 import music
 import prompts
@@ -287,3 +288,20 @@ def test_a_resource_file_is_read(tmp_path):
     (tmp_path / "a.rcc").write_bytes(bytes(40))
     with pytest.raises(ValueError, match="not a Qt resource file"):
         rcc.read(tmp_path / "a.rcc")
+
+
+def test_a_lesson_asks_about_one_attribute_of_values_that_are_alike_often():
+    voices_of = [("English", 9), ("Korean", 3), ("French", 2), ("German", 2)]
+    rows = [
+        {"audio": f"{language}-{n}", "source": "sakura", "language": language, "gender": "male", "text": "words"}
+        for language, count in voices_of
+        for n in range(count)
+    ]
+    rows += [{"audio": "acted", "source": "sakura", "language": "English", "emotion": "sad", "speaker": "1001"}]
+    rows += [{"audio": "made", "source": "espeak", "language": "Korean", "gender": "male"}]
+    found = lessons.lessons(rows)
+    asked = [row["audio"] for row in found["language"]]
+    assert asked == [f"{language}-{n}" for language, count in [("English", 2), *voices_of[1:]] for n in range(count)]
+    assert [row["audio"] for row in found["emotion"]] == ["acted"] and len(found["gender"]) == 16
+    assert found["language"][0] == {"audio": "English-0", "source": "sakura", "language": "English", "said": ""}
+    assert found["emotion"][0] == {"audio": "acted", "source": "sakura", "emotion": "sad", "said": ""}

@@ -4,8 +4,9 @@
     python data/listening/corpus/make.py --out corpus --sources espeak,made    # some of it
 
 Writes OUT/audio (FLAC, 16 kHz, one channel, at most 8 seconds), OUT/train and OUT/test (speech.jsonl, dialogue.jsonl,
-sound.jsonl, music.jsonl: one object a clip, or a segment of a dialogue, in mixed order) and OUT/corpus.json (counts,
-hours, licences). What is there is not made twice; from nothing, the same command makes the same files.
+sound.jsonl, music.jsonl: one object a clip, or a segment of a dialogue, in mixed order), OUT/train/hear_*.jsonl (real
+recordings again, with one attribute each: see lessons.py) and OUT/corpus.json (counts, hours, licences). What is there
+is not made twice; from nothing, the same command makes the same files.
 
 SAKURA is a checkout of https://github.com/ckyang1124/SAKURA. Packages of other sources are downloaded into --cache,
 from the mirror of Debian in DEBIAN_MIRROR if that is set.
@@ -25,6 +26,7 @@ import time
 import captions
 import clips
 import found
+import lessons
 import music
 import prompts
 import sakura
@@ -163,8 +165,9 @@ def write_metadata(out: pathlib.Path) -> dict:
     for split in SPLITS:
         (out / split).mkdir(parents=True, exist_ok=True)
         for kind in KINDS:
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines[split, kind])
-            write_whole(out / split / f"{kind}.jsonl", text)
+            write_rows(out / split / f"{kind}.jsonl", lines[split, kind])
+    for attribute, rows in lessons.lessons(lines["train", "speech"]).items():
+        write_rows(out / "train" / f"hear_{attribute}.jsonl", rows)
     corpus = summary(sources)
     write_whole(out / "corpus.json", json.dumps(corpus, indent=1, ensure_ascii=False) + "\n")
     return corpus
@@ -187,6 +190,10 @@ def _summary(name: str, made: list[list[dict]]) -> dict:
         durations = [rows[0]["duration"] for rows in made if ("held_out" in rows[0]) == (split == "test")]
         described[split] = {"clips": len(durations), "hours": round(sum(durations) / 3600, 3)}
     return described
+
+
+def write_rows(path: pathlib.Path, rows: list[dict]) -> None:
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
