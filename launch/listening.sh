@@ -14,26 +14,8 @@
 # ENVIRONMENT names another Python environment than .venv, PYTHON the Python to make it with.
 set -euo pipefail
 
-usage() {
-    sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"
-}
-
-refuse() {
-    echo "listening: $1. See launch/listening.sh --help" >&2
-    exit 2
-}
-
-stage() {
-    number=$((number + 1))
-    printf '\n[%d/9] %s (%d min since the start)\n' "$number" "$1" $((SECONDS / 60))
-}
-
-farewell() {
-    local status=$?
-    if ((status)); then
-        echo "listening: stopped before the end. The same command goes on from here; what is done stays in $out" >&2
-    fi
-}
+source "$(dirname "${BASH_SOURCE[0]}")/stages.sh"
+stages=9
 
 # Has the language model write rows about clips: MORE holds further flags of `desta-jax construct`.
 write_rows() {
@@ -75,7 +57,6 @@ out=$(cd "$out" && pwd)
 cd "$repository"
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} TRANSFORMERS_NO_ADVISORY_WARNINGS=1
 environment=${ENVIRONMENT:-.venv}
-number=0
 trap farewell EXIT
 # Whole kinds of instruction that are never trained on; and questions that so small a model answers at random.
 held_out="role,scene,reply,format: style,format: data,attribute: true or false"

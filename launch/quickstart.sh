@@ -15,27 +15,8 @@
 # ENVIRONMENT names another Python environment than .venv, PYTHON the Python to make it with.
 set -euo pipefail
 
-usage() {
-    sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"
-}
-
-refuse() {
-    echo "quickstart: $1. See launch/quickstart.sh --help" >&2
-    exit 2
-}
-
-# Prints a stage's heading, and remembers its number and start.
-stage() {
-    number=$((number + 1))
-    printf '\n[%d/8] %s (%d s since the start)\n' "$number" "$1" "$SECONDS"
-}
-
-farewell() {
-    local status=$?
-    if ((status)); then
-        echo "quickstart: stopped before the end. The same command goes on from here; what is done stays in $out" >&2
-    fi
-}
+source "$(dirname "${BASH_SOURCE[0]}")/stages.sh"
+stages=8
 
 name=smol out=quickstart steps=
 while (($#)); do
@@ -66,7 +47,6 @@ here=$out/$name
 cd "$repository"
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} TRANSFORMERS_NO_ADVISORY_WARNINGS=1
 environment=${ENVIRONMENT:-.venv}
-number=0
 trap farewell EXIT
 
 stage "The Python environment $environment"

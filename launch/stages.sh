@@ -1,0 +1,29 @@
+# shellcheck shell=bash
+# What quickstart.sh and listening.sh share: help, refusals, and a heading for each stage. They set `stages`, how many
+# there are, and `out`, where everything goes.
+script=$(basename "$0")
+number=0
+
+# The comment at the script's head.
+usage() {
+    sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p;}' "$0"
+}
+
+refuse() {
+    echo "${script%.sh}: $1. See launch/$script --help" >&2
+    exit 2
+}
+
+# Prints a stage's heading, and remembers its number.
+stage() {
+    number=$((number + 1))
+    printf '\n[%d/%d] %s (%d min %02d s since the start)\n' \
+        "$number" "${stages:?}" "$1" $((SECONDS / 60)) $((SECONDS % 60))
+}
+
+farewell() {
+    local status=$?
+    if ((status)); then
+        echo "${script%.sh}: stopped before the end. The same command goes on from here; what is done stays in ${out:?}" >&2
+    fi
+}
