@@ -12,7 +12,8 @@ from etils import epath
 
 from desta_jax.construct.metadata import Problem
 from desta_jax.construct.quality import count_drops
-from desta_jax.construct.write import Shard, read_lines, write_whole
+from desta_jax.construct.write import Shard, read_lines
+from desta_jax.files import write_whole
 
 EXAMPLES = 12  # rows shown in the card
 _GREEN, _RED, _BLUE = "#55a868", "#c44e52", "#4c72b0"

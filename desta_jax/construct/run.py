@@ -23,8 +23,9 @@ from desta_jax.construct.quality import FAITHFUL, FILTERS
 from desta_jax.construct.report import is_finished, summarise, write_report
 from desta_jax.construct.rows import Request, plan_requests
 from desta_jax.construct.source import Source, load_source
-from desta_jax.construct.write import SHARD, check_plan, cut_into_shards, read_lines, write_rows, write_whole
+from desta_jax.construct.write import SHARD, check_plan, cut_into_shards, read_lines, write_rows
 from desta_jax.endpoint import Endpoint
+from desta_jax.files import write_whole
 from desta_jax.weights.folder import ModelFolder
 
 SCORED = 500  # rows whose perplexity is measured

@@ -19,6 +19,7 @@ from etils import epath
 from desta_jax.construct.generators import Generator, Sampling
 from desta_jax.construct.quality import FILTERS, Filter, Reply, judge
 from desta_jax.construct.rows import Request
+from desta_jax.files import write_whole
 
 SHARD = 512  # requests: what is lost at most when a run is killed, and what a generator gets at a time
 _WINDOW = 64  # shards whose requests are put in order among themselves
@@ -125,14 +126,6 @@ def _rows_path(out: epath.Path, shard: Shard) -> epath.Path:
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def write_whole(path: epath.Path, text: str) -> None:
-    """A file that is there is whole, even after a kill in mid-write."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f"{path.name}.partial"
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def _shard_seed(seed: int, shard: Shard) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from desta_jax.evaluation.question import Messages, Problems, Prompt, Question, ask
+from desta_jax.files import cut_to_whole_lines
 
 
 class Answer(Protocol):
@@ -143,13 +144,7 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:
     """Rows written so far; a last line that a killed run left unfinished is cut off the file."""
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if whole != data:
-        path.write_bytes(whole)
-    return read_lines(path)
+    return read_lines(path) if cut_to_whole_lines(path) else []
 
 
 def _progress(done: int, total: int, failed: int, seconds: float) -> str:

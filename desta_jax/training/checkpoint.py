@@ -12,7 +12,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from desta_jax.config import default_config, to_json
-from desta_jax.training.files import write_whole
+from desta_jax.files import write_whole
 from desta_jax.training.step import TrainState
 from desta_jax.tree import Tree, differences, flatten
 from desta_jax.weights.trained import FOLDER

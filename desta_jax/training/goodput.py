@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from desta_jax.training.files import JsonLines, read_json_lines
+from desta_jax.training.json_lines import JsonLines, read_json_lines
 
 FILE = "goodput.jsonl"
 KINDS = {

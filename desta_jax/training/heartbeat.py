@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from desta_jax.training.files import is_remote, write_whole
+from desta_jax.files import is_remote, write_whole
 from desta_jax.training.goodput import now
 
 BEAT_SECONDS, REMOTE_BEAT_SECONDS = 5.0, 60.0  # a beat in a bucket is a request, from every process

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from desta_jax.training.files import JsonLines
+from desta_jax.training.json_lines import JsonLines
 
 PEAK_FLOPS = {
     "TPU v4": 275e12,

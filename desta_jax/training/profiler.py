@@ -10,7 +10,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from desta_jax.training.files import is_remote
+from desta_jax.files import is_remote
 from desta_jax.training.metrics import Journal
 from desta_jax.training.watch import Watch
 

@@ -10,9 +10,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from desta_jax.config import make_config
 from desta_jax.training import profiler
 from desta_jax.training.checkpoint import changed_keys, write_config
-from desta_jax.training.files import JsonLines, read_json_lines
 from desta_jax.training.goodput import Account
 from desta_jax.training.heartbeat import Heartbeat, last_seen
+from desta_jax.training.json_lines import JsonLines, read_json_lines
 from desta_jax.training.metrics import Journal
 
 WORKDIR = "gs://bucket/runs/a"

@@ -34,6 +34,8 @@ import scenes
 import sounds
 import voices
 
+from desta_jax.files import write_whole
+
 MODULES = (
     sakura,
     voices,
@@ -194,12 +196,6 @@ def _summary(name: str, made: list[list[dict]]) -> dict:
 
 def write_rows(path: pathlib.Path, rows: list[dict]) -> None:
     write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def write_whole(path: pathlib.Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.rename(path)
 
 
 def report(corpus: dict, out: pathlib.Path) -> None:

@@ -12,6 +12,7 @@ import pathlib
 import time
 
 from desta_jax.audio.load import load_audio
+from desta_jax.files import cut_to_whole_lines, write_whole
 from desta_jax.generation.whisper import load_whisper
 
 TOGETHER = 16  # clips in a batch
@@ -29,24 +30,19 @@ def transcribe(corpus: pathlib.Path, model: str, most: int | None = None) -> Non
         name = "synthesised" if row["source"] in SYNTHESISED else "recorded"
         lines[name].append(json.dumps(row, ensure_ascii=False) + "\n")
     for name, written in lines.items():
-        partial = corpus / "train" / f"{name}.jsonl.partial"
-        partial.write_text("".join(written))
-        partial.rename(corpus / "train" / f"{name}.jsonl")
+        write_whole(corpus / "train" / f"{name}.jsonl", "".join(written))
         print(f"transcribe: {len(written)} clips in {corpus}/train/{name}.jsonl")
 
 
 def hear(corpus: pathlib.Path, names: list[str], model: str) -> dict[str, str]:
     """The transcripts of these clips; those made earlier are read from CORPUS/transcripts.jsonl."""
     path = corpus / "transcripts.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    whole = [line for line in lines if line.endswith("\n")]  # a kill may have cut off the last
-    known = dict(map(json.loads, whole))
+    known = dict(map(json.loads, cut_to_whole_lines(path).splitlines()))
     left = [name for name in names if name not in known]
     if not left:
         return known
     whisper, start = load_whisper(model), time.monotonic()
     with path.open("a") as file:
-        file.truncate(sum(len(line.encode()) for line in whole))
         for at in range(0, len(left), TOGETHER):
             part = left[at : at + TOGETHER]
             texts = whisper.transcribe([load_audio(corpus / "audio" / name) for name in part])

@@ -1,4 +1,4 @@
-"""Small files of a work directory, on a local disk or in a bucket, that a kill leaves readable."""
+"""Files of one JSON object a line in a work directory, on a local disk or in a bucket."""
 
 from __future__ import annotations
 
@@ -9,20 +9,7 @@ from typing import Any
 
 from etils import epath
 
-
-def is_remote(path: epath.PathLike) -> bool:
-    """Whether a path is in an object store: writing there takes a request, and nothing can be appended."""
-    return "://" in str(path)
-
-
-def write_whole(path: epath.Path, text: str) -> None:
-    """Writes a file so that whoever reads it meanwhile sees the old text or the new."""
-    if is_remote(path):  # an object appears when it is whole
-        path.write_text(text)
-        return
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+from desta_jax.files import is_remote, write_whole
 
 
 class JsonLines:
@@ -36,7 +23,6 @@ class JsonLines:
         """Keeps the lines of steps up to `keep_below`: what came after them will be done, and written, again."""
         self._path, self._local = path, not is_remote(path)
         self._lines = [line for line in _whole_lines(path) if json.loads(line)["step"] <= keep_below]
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, self._text())
         self._file = open(path, "a") if self._local else None  # noqa: SIM115
 

@@ -1,0 +1,32 @@
+"""Files that a kill leaves readable, on a local disk or in a bucket."""
+
+from __future__ import annotations
+
+import pathlib
+
+from etils import epath
+
+
+def is_remote(path: epath.PathLike) -> bool:
+    """Whether a path is in an object store: writing there takes a request, and nothing can be appended."""
+    return "://" in str(path)
+
+
+def write_whole(path: epath.Path | pathlib.Path, text: str) -> None:
+    """Writes a file, and the folders above it, so that whoever reads it meanwhile sees the old text or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if is_remote(path):  # an object appears when it is whole
+        path.write_text(text)
+        return
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def cut_to_whole_lines(path: pathlib.Path) -> bytes:
+    """What a local file of ours holds, line after line; a last one that a kill left unfinished is cut off the file."""
+    data = path.read_bytes() if path.exists() else b""
+    whole = data[: data.rfind(b"\n") + 1]
+    if whole != data:
+        path.write_bytes(whole)
+    return whole
