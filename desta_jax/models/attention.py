@@ -51,15 +51,18 @@ def attend_by_head(
 ) -> Float[Array, "b t h c"]:
     """As `attend`, over keys and values that lie by head: what many steps of generation look at, one token at a time.
 
-    In any other order a CPU lays all of them out anew for each token, which takes ten times as long as reading them.
+    In any other order a CPU lays all of them out anew for each token, which takes ten times as long as reading them;
+    and it reads them once, not once for each query of a group, where the group's queries are the rows of one matrix.
     """
     b, t, h, c = queries.shape
-    grouped = queries.reshape(b, t, keys.shape[1], -1, c)
-    scores = jnp.einsum("btkgc,bksc->bkgts", grouped, keys, preferred_element_type=jnp.float32) * c**-0.5
+    heads, length = keys.shape[1:3]
+    rows = jnp.moveaxis(queries.reshape(b, t, heads, -1, c), 1, 3).reshape(b, heads, -1, c)
+    scores = jnp.einsum("bkrc,bksc->bkrs", rows, keys, preferred_element_type=jnp.float32) * c**-0.5
     if mask is not None:
-        scores = jnp.where(mask[:, None, None], scores, -jnp.inf)
-    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-    return jnp.einsum("bkgts,bksc->btkgc", weights, values).reshape(b, t, h, c)
+        scores = jnp.where(mask[:, None, None], scores.reshape(b, heads, -1, t, length), -jnp.inf)
+    weights = jax.nn.softmax(scores, axis=-1).reshape(b, heads, -1, length).astype(values.dtype)
+    mixed = jnp.einsum("bkrs,bksc->bkrc", weights, values).reshape(b, heads, -1, t, c)
+    return jnp.moveaxis(mixed, 3, 1).reshape(b, t, h, c)
 
 
 def by_head(x: Float[Array, "b s k c"]) -> Float[Array, "b k s c"]:
