@@ -100,7 +100,7 @@ write_rows "$out/corpus/test/speech.jsonl" speech 1 "$out/rows/validation" --lim
 
 stage "Records"
 shopt -s nullglob
-training=("$out"/rows/{recorded,synthesised,dialogue,sound,music}/rows-*.jsonl)
+training=("$out"/rows/{hear_*,recorded,synthesised,dialogue,sound,music}/rows-*.jsonl)
 "$desta" records --manifest "${training[@]}" --audio_root "$out/corpus/audio" --name listening --split train \
     --out "$out/records/train"
 "$desta" records --manifest "$out"/rows/validation/rows-*.jsonl --audio_root "$out/corpus/audio" --name listening \
