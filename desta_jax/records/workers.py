@@ -111,7 +111,8 @@ class Workers:
         while True:
             if not self._counters.stop.is_set():
                 some = itertools.islice(arguments, 2 * self._number - len(waiting))
-                with _told_when_a_worker_dies():
+                # OSError: the pool, broken that moment, begins another worker with a queue that is closed already.
+                with _told_when_a_worker_dies(OSError):
                     waiting.extend(self._pool.submit(_run, function, argument) for argument in some)
             if not waiting:
                 return
@@ -129,10 +130,10 @@ class Workers:
 
 
 @contextlib.contextmanager
-def _told_when_a_worker_dies():
+def _told_when_a_worker_dies(*signs: type[Exception]):
     try:
         yield
-    except futures.BrokenExecutor:
+    except (futures.BrokenExecutor, *signs):
         raise ChildProcessError(
             "a worker process died (out of memory, or killed); run the same command again to go on, with fewer "
             "workers if memory is short"

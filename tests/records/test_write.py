@@ -289,6 +289,19 @@ def test_a_worker_that_dies_is_an_error_and_the_job_goes_on(corpus, row, tmp_pat
     assert corpus.write(tmp_path / "out", shards=4)["records"] == 4
 
 
+def test_a_pool_that_breaks_as_it_is_given_work_is_told_too(monkeypatch):
+    """The first worker's death closes the queue that the second is about to be given."""
+    made = workers.Workers(2)
+
+    def submit(*_):
+        made._pool._call_queue._reader.close()
+        return type(made._pool).submit(made._pool, *_)
+
+    monkeypatch.setattr(made._pool, "submit", submit)
+    with made, pytest.raises(ChildProcessError, match="a worker process died"):
+        list(made.each(abs, [1, 2], progress=None))
+
+
 def test_bad_text_fails_the_job_before_any_sound_is_read(corpus, row, tmp_path):
     corpus.add("{").add(row(0)).add(row(1))
     shutil.rmtree(corpus.audio_root / "speech")
