@@ -183,6 +183,7 @@ def _report(
     if isinstance(generator, Backbone):
         rows = list(read_lines(sorted(folder.glob("rows-*.jsonl"))))
         sample = random.Random(plan["seed"]).sample(rows, min(SCORED, len(rows)))
+        say(f"construct: measuring the perplexity of {len(sample)} rows for report.json")
         summary["perplexity"] = overall(perplexities(generator, sample))
     write_report(folder, summary, plan)
     drops = ", ".join(f"{count} {name}" for name, count in summary["dropped"].items() if count)
