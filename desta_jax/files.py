@@ -14,10 +14,10 @@ def is_remote(path: epath.PathLike) -> bool:
 
 def write_whole(path: epath.Path | pathlib.Path, text: str) -> None:
     """Writes a file, and the folders above it, so that whoever reads it meanwhile sees the old text or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if is_remote(path):  # an object appears when it is whole
+    if is_remote(path):  # an object appears when it is whole, and needs no folder; asking for one is a request
         path.write_text(text)
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)

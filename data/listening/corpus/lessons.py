@@ -1,7 +1,7 @@
 """What a model learns to hear first: one attribute at a time, of real recordings, without their words.
 
 A question about one value, answered by its name, says what there is to hear in a few tokens; and a clip whose words
-stand beside it says its language by them, so these have none. Each value is asked about as often as the others.
+XX
 """
 
 import collections
@@ -27,13 +27,14 @@ def lessons(rows: list[dict]) -> dict[str, list[dict]]:
 def even(rows: list[dict], attribute: str) -> list[dict]:
     """The rows in their order; of a value with more than twice the others' mean, the first so many as that mean."""
     counts = collections.Counter(row[attribute] for row in rows)
+    most = {}
+    for value, count in counts.items():
+        mean = (counts.total() - count) / (len(counts) - 1) if len(counts) > 1 else count
+        most[value] = count if count <= 2 * mean else mean
     kept, taken = [], collections.Counter()
     for row in rows:
-        value = row[attribute]
-        others = [count for other, count in counts.items() if other != value]
-        mean = sum(others) / len(others) if others else counts[value]
-        taken[value] += 1
-        if counts[value] <= 2 * mean or taken[value] <= mean:
+        taken[row[attribute]] += 1
+        if taken[row[attribute]] <= most[row[attribute]]:
             kept.append(row)
     return kept
 
