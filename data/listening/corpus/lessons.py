@@ -1,7 +1,8 @@
 """What a model learns to hear first: one attribute at a time, of real recordings, without their words.
 
 A question about one value, answered by its name, says what there is to hear in a few tokens; and a clip whose words
-stand beside it says its language by them, so these have none. A value with more than twice the others' mean is cut to it.
+stand beside it says its language by them, so these have none.
+A value with more than twice the others' mean is cut to it.
 """
 
 import collections
