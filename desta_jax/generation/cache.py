@@ -20,7 +20,7 @@ class Cache:
     """What each layer remembers of the tokens read so far. Columns are shared by all rows; a row that is shorter
     than another has columns that hold nothing."""
 
-    keys: list[Float[Array, "b k s c"]]
+    keys: list[Float[Array, "b k c s"]]
     values: list[Float[Array, "b k s c"]]
     held: Bool[Array, "b s"]
     """Which columns hold a token of the row."""
@@ -33,21 +33,19 @@ class Cache:
 def empty_cache(shape: DecoderShape, rows: int, columns: int, dtype) -> Cache:
     """A cache of no tokens."""
 
-    def layers():
-        return [jnp.zeros((rows, shape.key_heads, columns, shape.head_width), dtype) for _ in range(shape.layers)]
-
-    return constrain(Cache(layers(), layers(), jnp.zeros((rows, columns), bool)))
+    nothing = jnp.zeros((rows, columns, shape.key_heads, shape.head_width), dtype)
+    keys, values = zip(*(by_head(nothing, nothing) for _ in range(shape.layers)))
+    return constrain(Cache([*keys], [*values], jnp.zeros((rows, columns), bool)))
 
 
 def grow(cache: Cache, columns: int) -> Cache:
     """The same with room for more."""
 
-    more = columns - cache.columns
+    def pad(array, axis):
+        return jnp.pad(array, [(0, columns - cache.columns if at == axis else 0) for at in range(array.ndim)])
 
-    def pad(array):
-        return jnp.pad(array, [(0, 0), (0, more)] if array.ndim == 2 else [(0, 0), (0, 0), (0, more), (0, 0)])
-
-    return constrain(jax.tree.map(pad, cache))
+    keys, values = ([pad(layer, axis) for layer in layers] for layers, axis in ((cache.keys, 3), (cache.values, 2)))
+    return constrain(Cache(keys, values, pad(cache.held, 1)))
 
 
 def constrain(cache: Cache) -> Cache:
@@ -77,6 +75,14 @@ def visible(held: Bool[Array, "b s"], length: int, column: Int32[Array, ""]) -> 
     return held[:, None, :] & (columns <= own) | (columns == own)
 
 
-def write(layer: Float[Array, "b k s c"], new: Float[Array, "b t k c"], column: Int32[Array, ""]):
-    """New keys or values from `column` on, in place."""
-    return jax.lax.dynamic_update_slice(layer, by_head(new).astype(layer.dtype), (0, 0, column, 0))
+def write(
+    keys: Float[Array, "b k c s"],
+    values: Float[Array, "b k s c"],
+    new_keys: Float[Array, "b t k c"],
+    new_values: Float[Array, "b t k c"],
+    column: Int32[Array, ""],
+) -> tuple[Float[Array, "b k c s"], Float[Array, "b k s c"]]:
+    """A layer's keys and values with new ones from `column` on, in place."""
+    new_keys, new_values = by_head(new_keys.astype(keys.dtype), new_values.astype(values.dtype))
+    keys = jax.lax.dynamic_update_slice(keys, new_keys, (0, 0, 0, column))
+    return keys, jax.lax.dynamic_update_slice(values, new_values, (0, 0, column, 0))

@@ -51,17 +51,17 @@ class LanguageModel:
         rotation = rotation_of(positions, self.shape.rotary, self.shape.head_width, x.dtype)
         held = kv.hold(cache, present, column)
         mask = kv.visible(held, x.shape[1], column)
-        all_keys, all_values = [], []
+        written = []
 
         for layer, keys, values in zip(self.layers, cache.keys, cache.values):
 
             def mix(new_queries, new_keys, new_values, keys=keys, values=values):
-                all_keys.append(kv.write(keys, new_keys, column))
-                all_values.append(kv.write(values, new_values, column))
-                return attend_by_head(new_queries, all_keys[-1], all_values[-1], mask=mask)
+                written.append(kv.write(keys, values, new_keys, new_values, column))
+                return attend_by_head(new_queries, *written[-1], mask=mask)
 
             x = layer(x, rotation, mix)
-        return x, kv.constrain(Cache(all_keys, all_values, held))
+        keys, values = zip(*written)
+        return x, kv.constrain(Cache([*keys], [*values], held))
 
     def logits(self, hidden: Float[Array, "b d"]) -> Float[Array, "b v"]:
         """Scores of the next token, float32."""

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
 from desta_jax.generation.cache import write
-from desta_jax.models.attention import attend_by_head
+from desta_jax.models.attention import attend_by_head, by_head
 from desta_jax.models.layers import LayerNorm
 from desta_jax.models.whisper_decoder import Memory, WhisperDecoderLayer
 
@@ -101,7 +101,7 @@ class Transcriber:
         self, tokens: Int32[Array, "b t"], memory: Sequence[Memory], cache: Sequence[Memory], column: Int32[Array, ""]
     ) -> tuple[Float[Array, "b v"], list[Memory]]:
         """Scores of what follows these tokens, and the cache that holds them too."""
-        time = jnp.arange(cache[0][0].shape[2])
+        time = jnp.arange(cache[0][0].shape[3])
         mask = time <= column + jnp.arange(tokens.shape[1])[:, None]
         mask = jnp.broadcast_to(mask, (tokens.shape[0], *mask.shape))
         places = jax.lax.dynamic_slice_in_dim(self.positions, column, tokens.shape[1])
@@ -110,7 +110,7 @@ class Transcriber:
         for layer, heard, (keys, values) in zip(self.layers, memory, cache):
 
             def mix(queries, new_keys, new_values, keys=keys, values=values):
-                new_cache.append((write(keys, new_keys, column), write(values, new_values, column)))
+                new_cache.append(write(keys, values, new_keys, new_values, column))
                 return attend_by_head(queries, *new_cache[-1], mask=mask)
 
             x = layer(x, heard, mix)
@@ -119,9 +119,8 @@ class Transcriber:
 
     def empty_cache(self, clips: int, columns: int) -> list[Memory]:
         attention = self.layers[0].attention
-        width = attention.k.kernel.shape[1]
-        shape = (clips, attention.heads, columns, width // attention.heads)
-        return [(jnp.zeros(shape, self.embed.dtype), jnp.zeros(shape, self.embed.dtype)) for _ in self.layers]
+        nothing = jnp.zeros((clips, columns, attention.heads, self.embed.shape[1] // attention.heads), self.embed.dtype)
+        return [by_head(nothing, nothing) for _ in self.layers]
 
 
 @jax.jit

@@ -44,20 +44,21 @@ def _attend(queries, keys, values, mask=None, dropout_rate=0.0, dropout_key=None
 
 def attend_by_head(
     queries: Float[Array, "b t h c"],
-    keys: Float[Array, "b k s c"],
+    keys: Float[Array, "b k c s"],
     values: Float[Array, "b k s c"],
     *,
     mask: Bool[Array, "b t s"] | None = None,
 ) -> Float[Array, "b t h c"]:
-    """As `attend`, over keys and values that lie by head: what many steps of generation look at, one token at a time.
+    """As `attend`, over keys and values that lie `by_head`: what many steps of generation look at, one token at a time.
 
-    In any other order a CPU lays all of them out anew for each token, which takes ten times as long as reading them;
-    and it reads them once, not once for each query of a group, where the group's queries are the rows of one matrix.
+    In any other order a CPU lays all of them out anew for each token, which takes up to ten times as long as reading
+    them; and it reads them once, not once for each query of a group, where the group's queries are the rows of one
+    matrix.
     """
     b, t, h, c = queries.shape
-    heads, length = keys.shape[1:3]
+    heads, length = values.shape[1:3]
     rows = jnp.moveaxis(queries.reshape(b, t, heads, -1, c), 1, 3).reshape(b, heads, -1, c)
-    scores = jnp.einsum("bkrc,bksc->bkrs", rows, keys, preferred_element_type=jnp.float32) * c**-0.5
+    scores = jnp.einsum("bkrc,bkcs->bkrs", rows, keys, preferred_element_type=jnp.float32) * c**-0.5
     if mask is not None:
         scores = jnp.where(mask[:, None, None], scores.reshape(b, heads, -1, t, length), -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1).reshape(b, heads, -1, length).astype(values.dtype)
@@ -65,9 +66,11 @@ def attend_by_head(
     return jnp.moveaxis(mixed, 3, 1).reshape(b, t, h, c)
 
 
-def by_head(x: Float[Array, "b s k c"]) -> Float[Array, "b k s c"]:
-    """Keys or values in the order that `attend_by_head` takes."""
-    return jnp.swapaxes(x, 1, 2)
+def by_head(
+    keys: Float[Array, "b s k c"], values: Float[Array, "b s k c"]
+) -> tuple[Float[Array, "b k c s"], Float[Array, "b k s c"]]:
+    """Keys and values in the order that `attend_by_head` takes: what each product sums over is not innermost."""
+    return jnp.moveaxis(keys, 1, 3), jnp.swapaxes(values, 1, 2)
 
 
 def causal_mask(segments: Int32[Array, "b t"]) -> Bool[Array, "b t t"]:

@@ -14,7 +14,7 @@ from desta_jax.models.layers import GeluMLP, LayerNorm, stack
 from desta_jax.models.shapes import WhisperShape
 from desta_jax.models.whisper import EPSILON
 
-Memory = tuple[Float[Array, "b h s c"], Float[Array, "b h s c"]]
+Memory = tuple[Float[Array, "b h c s"], Float[Array, "b h s c"]]  # as `by_head` lays them
 
 
 class WhisperDecoderLayer(nnx.Module):
@@ -45,8 +45,7 @@ class WhisperDecoderLayer(nnx.Module):
 
     def remember(self, frames: Float[Array, "b s d"]) -> Memory:
         """Keys and values of the encoder's frames: computed once, looked at by every token."""
-        keys, values = self.cross.project_memory(frames)
-        return by_head(keys), by_head(values)
+        return by_head(*self.cross.project_memory(frames))
 
 
 class WhisperDecoder(nnx.Module):
