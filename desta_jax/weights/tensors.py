@@ -27,6 +27,7 @@ class StoredTensor:
     """One tensor of a safetensors file."""
 
     file: pathlib.Path
+    name: str
     kind: str  # the format's name of the dtype: "BF16"
     shape: tuple[int, ...]
     offset: int  # bytes from the start of the file
@@ -36,7 +37,11 @@ class StoredTensor:
         return DTYPES[self.kind]
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows start to stop of the first axis; all of them by default."""
+        """Rows start to stop of the first axis; all of them by default.
+
+        Raises:
+            ValueError: the file has become shorter, or holds NaN or infinity there, which no trained weight is.
+        """
         rows = self.shape[0] if self.shape else 1
         stop = rows if stop is None else min(stop, rows)
         row = math.prod(self.shape[1:])
@@ -45,6 +50,8 @@ class StoredTensor:
         array = np.fromfile(self.file, dtype=self.dtype, count=count, offset=offset)
         if array.size != count:
             raise ValueError(f"{self.file} ended while it was read: {DOWNLOAD_AGAIN}")
+        if not _all_finite(array):
+            raise ValueError(f"{self.file} holds NaN or infinity in {self.name}: {DOWNLOAD_AGAIN}")
         return array.reshape((stop - start, *self.shape[1:])) if self.shape else array.reshape(())
 
 
@@ -84,7 +91,14 @@ def read_header(file: pathlib.Path) -> dict[str, StoredTensor]:
     if size != needed:
         state = "truncated" if size < needed else "corrupt"
         raise ValueError(f"{file} is {state}: {size} bytes, its header says {needed}; {DOWNLOAD_AGAIN}")
-    return {name: StoredTensor(file, kind, shape, data + begin) for name, (kind, shape, begin, _) in entries.items()}
+    return {name: StoredTensor(file, name, kind, shape, data + begin) for name, (kind, shape, begin, _) in entries.items()}
+
+
+def _all_finite(array: np.ndarray) -> bool:
+    """Read off the bits, which takes a fraction of the time that NumPy's isfinite needs for bfloat16."""
+    kind = np.dtype(f"u{array.dtype.itemsize}")
+    infinity = np.array(np.inf, array.dtype).view(kind)
+    return not array.size or (array.view(kind) & np.iinfo(kind).max // 2).max() < infinity
 
 
 def unreadable(tensors: Mapping[str, StoredTensor], wanted: Iterable[str]) -> list[str]:

@@ -252,6 +252,13 @@ def test_a_quantised_model_is_refused(llm, whisper, tmp_path):
     assert_refused(llm, whisper[0], tmp_path / "out", "model.embed_tokens.weight has dtype I8", "quantised")
 
 
+@pytest.mark.parametrize("value", [float("nan"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused(llm, whisper, tmp_path, value):
+    name = "model.layers.1.mlp.up_proj.weight"
+    edit_weights(llm, lambda weights: weights[name][3].fill_(value))
+    assert_refused(llm, whisper[0], tmp_path / "out", f"{llm / 'model.safetensors'} holds NaN or infinity in {name}")
+
+
 def truncate(file):
     file.write_bytes(file.read_bytes()[:-100])
 
