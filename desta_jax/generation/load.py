@@ -32,7 +32,7 @@ from desta_jax.programs import keep_programs
 from desta_jax.tree import Tree
 from desta_jax.weights.adapter import read_adapter
 from desta_jax.weights.folder import ModelFolder
-from desta_jax.weights.trained import read_trained
+from desta_jax.weights.trained import FOLDER, find_step, read_trained
 
 END_OF_TURN = "<|eot_id|>"  # Llama 3's: the reference stops there whatever the generation config says
 
@@ -86,6 +86,14 @@ def load(
     return assemble(folder, audio_lm, frozen, _put(trained, mesh), transcriber, prompts, mesh, seconds, keep=False)
 
 
+def chosen_step(
+    folder: str | os.PathLike, adapter: str | os.PathLike | None = None, step: int | None = None
+) -> int | None:
+    """Which checkpoint `load` takes: `step`, or now the newest of the work directory, where the adapter is in one."""
+    workdir = epath.Path(adapter or folder)
+    return find_step(str(workdir), step) if (workdir / FOLDER).exists() else step
+
+
 def assemble(
     folder: ModelFolder,
     audio_lm: AudioLM,
@@ -125,7 +133,7 @@ def assemble(
 
 def _find(folder: epath.Path, adapter: epath.Path | None) -> tuple[ModelFolder, epath.Path | None]:
     """The converted folder, and where the adapter is, if not in it."""
-    if (folder / "checkpoints").exists() and (folder / "config.json").exists():
+    if (folder / FOLDER).exists() and (folder / "config.json").exists():
         converted = _run_config(folder).model.checkpoint
         return ModelFolder(converted), adapter or folder
     if (folder / "config.json").exists() and _json(folder / "config.json").get("model_type") == "desta25":
@@ -139,7 +147,7 @@ def _read_adapter(
     folder: ModelFolder, adapter: epath.Path | None, step: int | None, whisper: WhisperShape, decoder: DecoderShape
 ) -> tuple[Tree, dict[str, Any]]:
     """The adapter tree, float32 NumPy, and its settings."""
-    if step is not None and not (adapter and (adapter / "checkpoints").exists()):
+    if step is not None and not (adapter and (adapter / FOLDER).exists()):
         raise ValueError(f"step: {adapter or folder.path} is no work directory, it has no checkpoints to choose from")
     if adapter is None:
         if folder.adapter_config is None:
@@ -149,7 +157,7 @@ def _read_adapter(
         settings = _reference_settings(folder.adapter_config, whisper)
         shapes = AudioLM(whisper, decoder, settings["shape"]).abstract_adapter()
         return jax.device_get(folder.restore("adapter", shapes)), settings
-    if (adapter / "checkpoints").exists():
+    if (adapter / FOLDER).exists():
         config = _run_config(adapter)
         return read_trained(str(adapter), step)[1], _run_settings(config, whisper)
     trained, config = read_adapter(adapter, encoder=whisper, lm=decoder)

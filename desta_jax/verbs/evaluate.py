@@ -66,6 +66,10 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> None:
     _check(values)
     from desta_jax.evaluation.run import evaluate, summarise
+    from desta_jax.generation import chosen_step
+
+    if values.model:
+        values.step = chosen_step(values.model, values.adapter, values.step)
 
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")

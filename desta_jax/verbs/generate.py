@@ -154,8 +154,10 @@ def _chat(values: flags.FlagValues) -> None:
 
 
 def _answer_file(values: flags.FlagValues) -> None:
+    from desta_jax.generation import chosen_step
     from desta_jax.generation.requests import answer_file
 
+    values.step = chosen_step(values.model, values.adapter, values.step)
     sampling, model = _sampling(values), load_model(values)
     asked, failed = answer_file(
         model,

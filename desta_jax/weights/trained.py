@@ -12,6 +12,20 @@ from desta_jax.tree import Tree
 FOLDER = "checkpoints"  # of a work directory
 
 
+def find_step(workdir: str, step: int | None = None) -> int:
+    """The step of a run's newest checkpoint, or `step` if there is one of it.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint, or none of that step.
+    """
+    steps = _steps(_folder(workdir))
+    if not steps or (step is not None and step not in steps):
+        asked = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+        there = f"; there are {', '.join(map(str, steps))}" if steps else ""
+        raise FileNotFoundError(f"{_folder(workdir)} holds {asked}{there}")
+    return steps[-1] if step is None else step
+
+
 def read_trained(workdir: str, step: int | None = None) -> tuple[int, Tree]:
     """The adapter of a run's checkpoint (the newest, unless `step` is given) as NumPy arrays, and its step.
 
@@ -21,20 +35,22 @@ def read_trained(workdir: str, step: int | None = None) -> tuple[int, Tree]:
         FileNotFoundError: there is no checkpoint, or none of that step.
         ValueError: the checkpoint is damaged.
     """
-    folder = epath.Path(workdir).resolve() / FOLDER
-    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.exists() else []
-    if not steps or (step is not None and step not in steps):
-        asked = "no checkpoint" if step is None else f"no checkpoint of step {step}"
-        there = f"; there are {', '.join(map(str, steps))}" if steps else ""
-        raise FileNotFoundError(f"{folder} holds {asked}{there}")
-    step = steps[-1] if step is None else step
+    step, folder = find_step(workdir, step), _folder(workdir)
     try:
         adapter = _restore(folder / str(step) / "default")
     except (ValueError, FileNotFoundError, KeyError) as error:  # what Orbax and TensorStore say of damage
-        others = ", ".join(str(other) for other in steps if other != step)
+        others = ", ".join(str(other) for other in _steps(folder) if other != step)
         remedy = f"take another with --step: {others}" if others else "there is no other"
         raise ValueError(f"{folder / str(step)} cannot be read, {remedy}. {error}") from error
     return step, {**adapter, "connector": fold_frames(adapter["connector"])}
+
+
+def _folder(workdir: str) -> epath.Path:
+    return epath.Path(workdir).resolve() / FOLDER
+
+
+def _steps(folder: epath.Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.exists() else []
 
 
 def _restore(item: epath.Path) -> Tree:

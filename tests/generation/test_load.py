@@ -10,6 +10,7 @@ import pytest
 
 from desta_jax import generation
 from desta_jax.config import make_config, to_json
+from desta_jax.generation import chosen_step
 from desta_jax.training import checkpoint
 from desta_jax.training.step import init_state
 from desta_jax.weights.adapter import read_adapter
@@ -55,6 +56,9 @@ def test_a_work_directory_is_a_model_and_an_adapter(made, adapters, tmp_path):
     assert_equal(connector(load(made["llama"].folder, adapter=tmp_path, step=3)), older["connector"])
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 4; there are 3, 5"):
         load(tmp_path, step=4)
+    # What settings record, so that a file of answers notices a newer checkpoint.
+    assert [chosen_step(tmp_path), chosen_step(made["llama"].folder, tmp_path, 3)] == [5, 3]
+    assert chosen_step(made["llama"].folder, made["llama"].adapter) is None
 
 
 def test_lora_is_added_to_the_weights_once(made, adapter_with_lora):
