@@ -1,7 +1,7 @@
 """A small model that hears, made on one machine from its own words: data/listening/README.md tells the whole of it.
 
-SmolLM2 135M Instruct and Whisper base, as configs/smol.py, but for three hours and thousands of clips. Rows are packed,
-since most are far shorter than the longest.
+SmolLM2 135M Instruct and Whisper base, as configs/smol.py, but for an hour or two and thousands of rows. Rows are packed,
+since most are far shorter than the longest. launch/listening.sh runs it twice: on short lessons, then on all the rows.
 """
 
 
@@ -27,9 +27,9 @@ def get_config():
             "pack": True,
             "clips_per_row": 4,
         },
-        "train": {"batch_size": 16, "epochs": 2},
+        "train": {"batch_size": 16, "steps": 360},
         "optimizer": {"peak_learning_rate": 1e-3, "warmup_steps": 30},
         "remat": "none",
-        "checkpoint": {"every_steps": 50},
+        "checkpoint": {"every_steps": 25},
         "evaluate": {"every_steps": 200},
     }

@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
 # Makes a small model that hears, on this machine, from its own words: corpus, rows, training, adapter and table.
 #
-#   launch/listening.sh [--out DIR] [--sakura FOLDER] [--rows N] [--epochs N]
+#   launch/listening.sh --sakura FOLDER [--out DIR] [--lessons N] [--harder N] [--further N] [--rows N]
 #
-# data/listening/README.md tells what each stage does. About five hours on two cores, three of them training. It can be
+# data/listening/README.md tells what each stage does. About four hours on two cores, two of them training. It can be
 # interrupted and run again: what is done is not done twice.
 #
-#   --out DIR         where everything goes (default: listening)
 #   --sakura FOLDER   a checkout of https://github.com/ckyang1124/SAKURA: real recordings for training and for the table
-#   --rows N          questions asked about each real recording (default: 4)
-#   --epochs N        times that each row is trained on (default: configs/listening.py's)
+#   --out DIR         where everything goes (default: listening)
+#   --lessons N       steps of the first training, about language most (default: 360)
+#   --harder N        steps of the second, about sex and emotion most (default: 210)
+#   --further N       steps of a third, on rows of every kind about every clip (default: 0, which leaves them out)
+#   --rows N          questions about each real recording in that one (default: 4)
 #
 # ENVIRONMENT names another Python environment than .venv, PYTHON the Python to make it with.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/stages.sh"
-stages=9
 
 # Has the language model write rows about clips: MORE holds further flags of `desta-jax construct`.
 write_rows() {
@@ -25,14 +26,48 @@ write_rows() {
         --temperature 0 --max_new_tokens 64 --batch_size 64 --faithful --leave_out "$held_out" "${@:5}"
 }
 
-out=listening sakura='' rows=4 epochs=''
+write_records() {
+    "$desta" records --manifest "${@:2}" --audio_root "$out/corpus/audio" --name listening --split "$1" \
+        --out "$out/records/$1"
+}
+
+# The models, and the adapter that training starts from, if there is one.
+convert_to() {
+    if [[ -d $1 ]]; then
+        echo "$1 is there"
+    else
+        "$desta" convert --llm "$out/models/smollm2-135m-instruct" --encoder "$out/models/whisper-base" --out "$1" \
+            "${@:2}"
+    fi
+}
+
+train_on() {
+    "$desta" train --config configs/listening.py --config.model.checkpoint="$1" --workdir "$2" \
+        --config.train.steps="$3" "${@:4}"
+}
+
+# What a run has learned, as the model that the next one starts from.
+taught() {
+    export_to "$1" "$1_adapter"
+    convert_to "$1_model" --adapter "$1_adapter"
+}
+
+export_to() {
+    if [[ -d $2 ]]; then
+        echo "$2 is there"
+    else
+        "$desta" export --workdir "$1" --out "$2" "${@:3}"
+    fi
+}
+
+out=listening sakura='' lessons=360 harder=210 further=0 rows=4
 while (($#)); do
     case $1 in
     --help | -h)
         usage
         exit
         ;;
-    --out | --sakura | --rows | --epochs)
+    --out | --sakura | --lessons | --harder | --further | --rows)
         (($# > 1)) || refuse "$1 needs a value"
         declare "${1#--}=$2"
         shift
@@ -46,14 +81,18 @@ while (($#)); do
     shift
 done
 [[ -n $out ]] || refuse "--out needs a folder"
-[[ $rows =~ ^[1-9][0-9]*$ ]] || refuse "--rows must be a number, not '$rows'"
-[[ -z $epochs || $epochs =~ ^[1-9][0-9]*$ ]] || refuse "--epochs must be a number, not '$epochs'"
-[[ -z $sakura || -d $sakura/data ]] || refuse "$sakura is no checkout of SAKURA: it has no folder data"
+for flag in lessons harder rows; do
+    [[ ${!flag} =~ ^[1-9][0-9]*$ ]] || refuse "--$flag must be a number above 0, not '${!flag}'"
+done
+[[ $further =~ ^(0|[1-9][0-9]*)$ ]] || refuse "--further must be a number, not '$further'"
+stages=$((further ? 11 : 9))
+[[ -n $sakura ]] || refuse "--sakura must be given: hearing is learned from its recordings"
+[[ -d $sakura/data ]] || refuse "$sakura is no checkout of SAKURA: it has no folder data"
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-[[ -z $sakura ]] || sakura=$(cd "$sakura" && pwd)
+sakura=$(cd "$sakura" && pwd)
 cd "$repository"
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} TRANSFORMERS_NO_ADVISORY_WARNINGS=1
 environment=${ENVIRONMENT:-.venv}
@@ -71,53 +110,56 @@ desta=$environment/bin/desta-jax
 
 stage "The models"
 "$python" launch/real_models.py "$out/models"
-if [[ -d $out/model ]]; then
-    echo "$out/model is there"
-else
-    "$desta" convert --llm "$out/models/smollm2-135m-instruct" --encoder "$out/models/whisper-base" --out "$out/model"
-fi
+convert_to "$out/model"
 
 stage "The corpus"
-"$python" data/listening/corpus/make.py --out "$out/corpus" ${sakura:+--sakura "$sakura"}
-
-stage "Transcripts"
-"$python" data/listening/corpus/transcribe.py --corpus "$out/corpus" --model "$out/model"
+"$python" data/listening/corpus/make.py --out "$out/corpus" --sakura "$sakura"
 
 stage "Rows"
 clips=$out/corpus/train
 for attribute in language gender emotion; do
-    if [[ -s $clips/hear_$attribute.jsonl ]]; then
-        write_rows "$clips/hear_$attribute.jsonl" speech 6 "$out/rows/hear_$attribute" --transcripts 0 \
-            --leave_out "$not_heard"
-    fi
+    write_rows "$clips/hear_$attribute.jsonl" speech 6 "$out/rows/$attribute" --transcripts 0 \
+        --leave_out "$not_heard" --max_new_tokens 12
 done
-write_rows "$clips/recorded.jsonl" speech "$rows" "$out/rows/recorded"
-write_rows "$clips/synthesised.jsonl" speech 1 "$out/rows/synthesised"
-for kind in dialogue sound music; do
-    write_rows "$clips/$kind.jsonl" "$kind" 1 "$out/rows/$kind"
-done
-write_rows "$out/corpus/test/speech.jsonl" speech 1 "$out/rows/validation" --limit 160
 
 stage "Records"
-shopt -s nullglob
-training=("$out"/rows/{hear_*,recorded,synthesised,dialogue,sound,music}/rows-*.jsonl)
-"$desta" records --manifest "${training[@]}" --audio_root "$out/corpus/audio" --name listening --split train \
-    --out "$out/records/train"
-"$desta" records --manifest "$out"/rows/validation/rows-*.jsonl --audio_root "$out/corpus/audio" --name listening \
-    --split validation --shards 1 --out "$out/records/validation"
+for attribute in language gender emotion; do
+    write_records "$attribute" "$out/rows/$attribute"/rows-*.jsonl
+done
+heard="'$out/records/language','$out/records/gender','$out/records/emotion'"
 
-stage "Training"
-"$desta" train --config configs/listening.py --workdir "$out/run" --config.model.checkpoint="$out/model" \
-    --config.data.train="$out/records/train" --config.data.validation="$out/records/validation" \
-    ${epochs:+--config.train.epochs="$epochs"}
+stage "Lessons"
+train_on "$out/model" "$out/lessons" "$lessons" --config.data.train="($heard)" --config.data.weights="(10,5,6)"
+taught "$out/lessons"
 
-stage "The adapter"
-if [[ -d $out/adapter ]]; then
-    echo "$out/adapter is there"
-else
-    "$desta" export --workdir "$out/run" --out "$out/adapter"
+stage "Harder lessons"
+train_on "$out/lessons_model" "$out/harder" "$harder" --config.data.train="($heard)" --config.data.weights="(3,10,7)"
+run=harder
+
+if ((further)); then
+    stage "Rows of every kind"
+    taught "$out/harder"
+    "$python" data/listening/corpus/transcribe.py --corpus "$out/corpus" --model "$out/model"
+    write_rows "$clips/recorded.jsonl" speech "$rows" "$out/rows/recorded"
+    write_rows "$clips/synthesised.jsonl" speech 1 "$out/rows/synthesised"
+    for kind in dialogue sound music; do
+        write_rows "$clips/$kind.jsonl" "$kind" 1 "$out/rows/$kind"
+    done
+    write_rows "$out/corpus/test/speech.jsonl" speech 1 "$out/rows/validation" --limit 160
+    write_records every "$out"/rows/{recorded,synthesised,dialogue,sound,music}/rows-*.jsonl
+    write_records validation "$out"/rows/validation/rows-*.jsonl
+
+    stage "Training on all of them"
+    train_on "$out/harder_model" "$out/further" "$further" --config.data.train="($heard,'$out/records/every')" \
+        --config.data.weights="(1,1,1,3)" --config.data.validation="$out/records/validation" \
+        --config.optimizer.peak_learning_rate=5e-4
+    run=further
 fi
 
+stage "The adapter"
+adapter=$out/${run}_adapter
+export_to "$out/$run" "$adapter" --dtype bfloat16
+
 stage "The table"
-"$python" data/listening/table/table.py --corpus "$out/corpus" --model "$out/model" --adapter "self=$out/adapter" \
-    ${sakura:+--sakura "$sakura"} --out "$out/table"
+"$python" data/listening/table/table.py --corpus "$out/corpus" --model "$out/model" --adapter "self=$adapter" \
+    --sakura "$sakura" --transcripts none --out "$out/table"
