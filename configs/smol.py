@@ -17,9 +17,10 @@ def get_config():
             "encoder": "openai/whisper-base",
         },
         "adapter": {
-            "num_layers": 2,
-            "prompt_size": 16,
+            "num_layers": 1,
+            "prompt_size": 32,
             "tap_layers": (1, 2, 3, 5),
+            "standardize_clips": 32,
             "placeholder_token": "<reponame>",  # in SmolLM2's vocabulary, and never in a conversation
         },
         "data": {"max_length": 160, "validation_max_length": 160, "audio_seconds": 8},

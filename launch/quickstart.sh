@@ -1,24 +1,27 @@
 #!/usr/bin/env bash
 # Trains an adapter from end to end on this machine's CPU, with real small models and audible speech.
 #
-#   launch/quickstart.sh [--out DIR] [--steps N]     SmolLM2-135M-Instruct and Whisper base, a few minutes on two cores
+#   launch/quickstart.sh [--out DIR] [--steps N] [--from_scratch]
+#                                                    SmolLM2-135M-Instruct and Whisper base, a few minutes on two cores
 #   launch/quickstart.sh --micro [--out DIR]         random micro models, about a minute, nothing to download
 #
-# It makes the Python environment .venv, fetches the models, has eSpeak NG speak some clips, converts, makes records,
-# trains, exports, reads the export back, and asks it about a clip that was held out. It can be interrupted and run
-# again: what is done is not done twice.
+# It makes the Python environment .venv, fetches the models, has eSpeak NG speak some clips, converts, asks the adapter
+# that comes with the project (data/listening/adapter) about a recorded voice, makes records, trains on from there,
+# exports, reads the export back, and asks it about a clip that was held out. It can be interrupted and run again: what
+# is done is not done twice.
 #
 #   --out DIR     where everything goes (default: quickstart)
 #   --steps N     training steps (default: the config's, configs/smol.py or configs/micro.py)
+#   --from_scratch  train a fresh adapter instead
 #   --micro       random micro models in place of real ones
 #
 # ENVIRONMENT names another Python environment than .venv, PYTHON the Python to make it with.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/stages.sh"
-stages=8
+stages=9
 
-name=smol out=quickstart steps=
+name=smol out=quickstart steps= adapter=data/listening/adapter
 while (($#)); do
     case $1 in
     --help | -h)
@@ -26,6 +29,7 @@ while (($#)); do
         exit
         ;;
     --micro) name=micro ;;
+    --from_scratch) adapter= ;;
     --out | --steps)
         (($# > 1)) || refuse "$1 needs a value"
         if [[ $1 == --out ]]; then out=$2; else steps=$2; fi
@@ -43,7 +47,9 @@ done
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+[[ $name != micro ]] || adapter=
 here=$out/$name
+[[ $adapter || $name == micro ]] || here+=-from-scratch
 cd "$repository"
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} TRANSFORMERS_NO_ADVISORY_WARNINGS=1
 environment=${ENVIRONMENT:-.venv}
@@ -70,7 +76,20 @@ stage "Convert the models"
 if [[ -d $here/model ]]; then
     echo "$here/model is there"
 else
-    "$desta" convert --llm "$out/models/$llm" --encoder "$out/models/$encoder" --out "$here/model"
+    "$desta" convert --llm "$out/models/$llm" --encoder "$out/models/$encoder" ${adapter:+--adapter "$adapter"} \
+        --out "$here/model"
+fi
+
+stage "Listen"
+if [[ $adapter ]]; then
+    for question in "What language is spoken in this clip?" "Is the speaker a man or a woman?"; do
+        echo "> $question"
+        "$desta" generate --model "$here/model" --audio data/listening/clip.flac --text " " --prompt "$question" \
+            --temperature 0 --max_new_tokens 48
+    done
+    echo "(asked about data/listening/clip.flac, a recording that the adapter was not trained on)"
+else
+    echo "nothing to listen with yet: the adapter is made from scratch"
 fi
 
 stage "Make records"
@@ -85,7 +104,7 @@ if [[ -d $here/adapter ]]; then
 else
     "$desta" train --config "configs/$name.py" --workdir "$here/run" --config.model.checkpoint="$here/model" \
         --config.data.train="$here/records/train" --config.data.validation="$here/records/validation" \
-        ${steps:+--config.train.steps="$steps"}
+        ${steps:+--config.train.steps="$steps"} ${adapter:+--config.optimizer.peak_learning_rate=1e-4}
 fi
 
 stage "Export for PyTorch"
