@@ -21,7 +21,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stages.sh"
 stages=9
 
-name=smol out=quickstart steps= adapter=data/listening/adapter
+name=smol out=quickstart steps="" adapter=data/listening/adapter
 while (($#)); do
     case $1 in
     --help | -h)

@@ -91,7 +91,7 @@ def read_header(file: pathlib.Path) -> dict[str, StoredTensor]:
     if size != needed:
         state = "truncated" if size < needed else "corrupt"
         raise ValueError(f"{file} is {state}: {size} bytes, its header says {needed}; {DOWNLOAD_AGAIN}")
-    return {name: StoredTensor(file, name, kind, shape, data + begin) for name, (kind, shape, begin, _) in entries.items()}
+    return {name: StoredTensor(file, name, kind, shape, data + at) for name, (kind, shape, at, _) in entries.items()}
 
 
 def _all_finite(array: np.ndarray) -> bool:
