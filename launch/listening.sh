@@ -33,12 +33,8 @@ write_records() {
 
 # The models, and the adapter that training starts from, if there is one.
 convert_to() {
-    if [[ -d $1 ]]; then
-        echo "$1 is there"
-    else
-        "$desta" convert --llm "$out/models/smollm2-135m-instruct" --encoder "$out/models/whisper-base" --out "$1" \
-            "${@:2}"
-    fi
+    unless_there "$1" "$desta" convert --llm "$out/models/smollm2-135m-instruct" \
+        --encoder "$out/models/whisper-base" --out "$1" "${@:2}"
 }
 
 train_on() {
@@ -53,11 +49,7 @@ taught() {
 }
 
 export_to() {
-    if [[ -d $2 ]]; then
-        echo "$2 is there"
-    else
-        "$desta" export --workdir "$1" --out "$2" "${@:3}"
-    fi
+    unless_there "$2" "$desta" export --workdir "$1" --out "$2" "${@:3}"
 }
 
 out=listening sakura='' lessons=360 harder=210 further=0 rows=4

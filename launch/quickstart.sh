@@ -73,12 +73,8 @@ stage "Spoken clips"
 "$python" launch/spoken_clips.py "$here/clips" --languages "${languages[@]}" --sentences "$sentences"
 
 stage "Convert the models"
-if [[ -d $here/model ]]; then
-    echo "$here/model is there"
-else
-    "$desta" convert --llm "$out/models/$llm" --encoder "$out/models/$encoder" ${adapter:+--adapter "$adapter"} \
-        --out "$here/model"
-fi
+unless_there "$here/model" "$desta" convert --llm "$out/models/$llm" --encoder "$out/models/$encoder" \
+    ${adapter:+--adapter "$adapter"} --out "$here/model"
 
 stage "Listen"
 if [[ $adapter ]]; then
@@ -108,11 +104,7 @@ else
 fi
 
 stage "Export for PyTorch"
-if [[ -d $here/adapter ]]; then
-    echo "$here/adapter is there"
-else
-    "$desta" export --workdir "$here/run" --out "$here/adapter"
-fi
+unless_there "$here/adapter" "$desta" export --workdir "$here/run" --out "$here/adapter"
 
 stage "Read the export back and ask it about a held-out clip"
 "$python" launch/account.py "$here"

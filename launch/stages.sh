@@ -21,6 +21,15 @@ stage() {
         "$number" "${stages:?}" "$1" $((SECONDS / 60)) $((SECONDS % 60))
 }
 
+# Runs the command that makes a folder, unless the folder is there.
+unless_there() {
+    if [[ -d $1 ]]; then
+        echo "$1 is there"
+    else
+        "${@:2}"
+    fi
+}
+
 farewell() {
     local status=$?
     if ((status)); then

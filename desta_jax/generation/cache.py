@@ -32,7 +32,6 @@ class Cache:
 
 def empty_cache(shape: DecoderShape, rows: int, columns: int, dtype) -> Cache:
     """A cache of no tokens."""
-
     nothing = jnp.zeros((rows, columns, shape.key_heads, shape.head_width), dtype)
     keys, values = zip(*(by_head(nothing, nothing) for _ in range(shape.layers)))
     return constrain(Cache([*keys], [*values], jnp.zeros((rows, columns), bool)))

@@ -12,6 +12,7 @@ from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape
 from desta_jax.plan.shapes import find_models
 from desta_jax.tree import differences
 from desta_jax.weights.adapter import read_adapter
+from desta_jax.weights.tensors import read_header
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "data" / "listening" / "adapter"
@@ -19,9 +20,7 @@ FOLDER = ROOT / "data" / "listening" / "adapter"
 
 def test_it_is_small_and_in_bfloat16():
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 20e6
-    with (FOLDER / "model.safetensors").open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    assert {tensor["dtype"] for name, tensor in header.items() if name != "__metadata__"} == {"BF16"}
+    assert {tensor.kind for tensor in read_header(FOLDER / "model.safetensors").values()} == {"BF16"}
 
 
 @pytest.mark.parametrize("name", ["smol", "listening"])
