@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Makes a small model that hears, on this machine, from its own words: corpus, rows, training, adapter and table.
 #
-#   launch/listening.sh --sakura FOLDER [--out DIR] [--lessons N] [--harder N] [--further N] [--rows N]
+#   launch/listening.sh --sakura FOLDER [--out DIR] [--lessons N,N,N] [--further N] [--rows N]
 #
-# data/listening/README.md tells what each stage does. About four hours on two cores, two of them training. It can be
+# data/listening/README.md tells what each stage does. About five hours on two cores, three of them training. It can be
 # interrupted and run again: what is done is not done twice.
 #
 #   --sakura FOLDER   a checkout of https://github.com/ckyang1124/SAKURA: real recordings for training and for the table
 #   --out DIR         where everything goes (default: listening)
-#   --lessons N       steps of the first training, about language most (default: 360)
-#   --harder N        steps of the second, about sex and emotion most (default: 210)
-#   --further N       steps of a third, on rows of every kind about every clip (default: 0, which leaves them out)
+#   --lessons N,N,N   steps of three lessons: about language most, about the sex of the voice most, about both and
+#                     emotion (default: 360,210,320)
+#   --further N       steps on rows of every kind about every clip (default: 0, which leaves them out)
 #   --rows N          questions about each real recording in that one (default: 4)
 #
 # ENVIRONMENT names another Python environment than .venv, PYTHON the Python to make it with.
@@ -52,14 +52,14 @@ export_to() {
     unless_there "$2" "$desta" export --workdir "$1" --out "$2" "${@:3}"
 }
 
-out=listening sakura='' lessons=360 harder=210 further=0 rows=4
+out=listening sakura='' lessons=360,210,320 further=0 rows=4
 while (($#)); do
     case $1 in
     --help | -h)
         usage
         exit
         ;;
-    --out | --sakura | --lessons | --harder | --further | --rows)
+    --out | --sakura | --lessons | --further | --rows)
         (($# > 1)) || refuse "$1 needs a value"
         declare "${1#--}=$2"
         shift
@@ -73,11 +73,10 @@ while (($#)); do
     shift
 done
 [[ -n $out ]] || refuse "--out needs a folder"
-for flag in lessons harder rows; do
-    [[ ${!flag} =~ ^[1-9][0-9]*$ ]] || refuse "--$flag must be a number above 0, not '${!flag}'"
-done
+[[ $lessons =~ ^[1-9][0-9]*(,[1-9][0-9]*){2}$ ]] || refuse "--lessons must be three numbers above 0, not '$lessons'"
+[[ $rows =~ ^[1-9][0-9]*$ ]] || refuse "--rows must be a number above 0, not '$rows'"
 [[ $further =~ ^(0|[1-9][0-9]*)$ ]] || refuse "--further must be a number, not '$further'"
-stages=$((further ? 11 : 9))
+stages=$((further ? 12 : 10))
 [[ -n $sakura ]] || refuse "--sakura must be given: hearing is learned from its recordings"
 [[ -d $sakura/data ]] || refuse "$sakura is no checkout of SAKURA: it has no folder data"
 
@@ -109,8 +108,9 @@ stage "The corpus"
 
 stage "Rows"
 clips=$out/corpus/train
+declare -A questions=([language]=6 [gender]=4 [emotion]=12) # about each clip: the fewer clips, the more
 for attribute in language gender emotion; do
-    write_rows "$clips/hear_$attribute.jsonl" speech 6 "$out/rows/$attribute" --transcripts 0 \
+    write_rows "$clips/hear_$attribute.jsonl" speech "${questions[$attribute]}" "$out/rows/$attribute" --transcripts 0 \
         --leave_out "$not_heard" --max_new_tokens 12
 done
 
@@ -120,17 +120,20 @@ for attribute in language gender emotion; do
 done
 heard="'$out/records/language','$out/records/gender','$out/records/emotion'"
 
-stage "Lessons"
-train_on "$out/model" "$out/lessons" "$lessons" --config.data.train="($heard)" --config.data.weights="(10,5,6)"
-taught "$out/lessons"
-
-stage "Harder lessons"
-train_on "$out/lessons_model" "$out/harder" "$harder" --config.data.train="($heard)" --config.data.weights="(3,10,7)"
-run=harder
+IFS=, read -ra steps <<<"$lessons"
+shares=("10,5,6" "3,10,7" "4,8,8") # of language, sex of the voice, emotion
+model=$out/model
+for lesson in 1 2 3; do
+    stage "Lesson $lesson"
+    run=$out/lesson_$lesson
+    train_on "$model" "$run" "${steps[lesson - 1]}" \
+        --config.data.train="($heard)" --config.data.weights="(${shares[lesson - 1]})"
+    taught "$run"
+    model=${run}_model
+done
 
 if ((further)); then
     stage "Rows of every kind"
-    taught "$out/harder"
     "$python" data/listening/corpus/transcribe.py --corpus "$out/corpus" --model "$out/model"
     write_rows "$clips/recorded.jsonl" speech "$rows" "$out/rows/recorded"
     write_rows "$clips/synthesised.jsonl" speech 1 "$out/rows/synthesised"
@@ -142,16 +145,15 @@ if ((further)); then
     write_records validation "$out"/rows/validation/rows-*.jsonl
 
     stage "Training on all of them"
-    train_on "$out/harder_model" "$out/further" "$further" --config.data.train="($heard,'$out/records/every')" \
+    run=$out/further
+    train_on "$model" "$run" "$further" --config.data.train="($heard,'$out/records/every')" \
         --config.data.weights="(1,1,1,3)" --config.data.validation="$out/records/validation" \
         --config.optimizer.peak_learning_rate=5e-4
-    run=further
 fi
 
 stage "The adapter"
-adapter=$out/${run}_adapter
-export_to "$out/$run" "$adapter" --dtype bfloat16
+export_to "$run" "$out/adapter" --dtype bfloat16
 
 stage "The table"
-"$python" data/listening/table/table.py --corpus "$out/corpus" --model "$out/model" --adapter "self=$adapter" \
+"$python" data/listening/table/table.py --corpus "$out/corpus" --model "$out/model" --adapter "self=$out/adapter" \
     --sakura "$sakura" --transcripts none --out "$out/table"

@@ -35,7 +35,7 @@ class ModelFolder:
 
     def __init__(self, path: str | os.PathLike):
         """Reads the settings; raises ValueError if the folder is no converted one, or is not whole."""
-        self.path = epath.Path(path)
+        self.path = epath.Path(path).resolve()  # TensorStore takes no ".."
         self.description = self._read_description()
         self.parts: tuple[str, ...] = tuple(self.description["parts"])
         self.llm_config = self._read_json("llm/config.json")

@@ -38,6 +38,7 @@ UNTOUCHED_TOO = stem_whose(lambda crc: crc % 35 == 0)
 TESTED = stem_whose(lambda crc: crc % 5 == 0 and crc % 7)
 TRAINED = stem_whose(lambda crc: crc % 5 and crc % 7)
 ACTED = stem_whose(lambda crc: crc % 5 and crc % 7, "1001_DFA_SAD_X")
+ACTED_TESTED = stem_whose(lambda crc: crc % 5 == 0 and crc % 7, "1001_DFA_SAD_X")
 TELEVISION = stem_whose(lambda crc: crc % 5 and crc % 7, "dia1_utt")
 
 
@@ -47,7 +48,7 @@ def checkout(tmp_path):
     tracks = {
         "Language": dict.fromkeys((UNTOUCHED, UNTOUCHED_TOO, TESTED, TRAINED), "English"),
         "Gender": dict.fromkeys((TESTED, TRAINED), "female"),
-        "Emotion": {ACTED: "sad", TELEVISION: "happy"},
+        "Emotion": {ACTED: "sad", ACTED_TESTED: "sad", TELEVISION: "happy"},
         "Animal": {"cat": "cat"},
     }
     for track, labels in tracks.items():
@@ -56,13 +57,17 @@ def checkout(tmp_path):
         rows = [f"{stem}.wav,{label},a,b,c,d" for stem, label in labels.items()]
         header = "file,attribute_label,single_instruction,single_answer,multi_instruction,multi_answer"
         (folder / "metadata.csv").write_text("\n".join([header, *rows]))
-        for stem in labels.keys() & {TESTED, TRAINED, ACTED}:
+        for stem in labels.keys() & {TESTED, TRAINED, ACTED, ACTED_TESTED}:
             soundfile.write(folder / "audio" / f"{stem}.wav", 0.1 * np.ones(22_050), 22_050)
     return tmp_path / "sakura"
 
 
 def run(out, *words):
     make.main(["--out", str(out), "--workers", "1", *words])
+
+
+def by_audio(row):
+    return row["audio"]
 
 
 def rows_of(path):
@@ -94,13 +99,16 @@ def test_of_the_benchmark_only_what_may_be_used_is(checkout, tmp_path):
     train, test = (rows_of(tmp_path / "out" / split / "speech.jsonl") for split in ("train", "test"))
     common = {"source": "sakura", "language": "English", "gender": "female", "duration": 1.0}
     common |= {"said": "", "caption": "A woman speaks English."}
-    assert test == [common | {"audio": f"sakura/{TESTED}.flac", "held_out": "clip"}]
-    acted = {"audio": f"sakura/{ACTED}.flac", "source": "sakura", "speaker": "CREMA-D 1001", "language": "English"}
-    acted |= {"text": "Don't forget a jacket.", "emotion": "sad", "duration": 1.0, "said": "Don't forget a jacket."}
-    acted |= {"caption": "A person speaks English and expresses sadness."}
-    assert sorted(train, key=lambda row: row["audio"]) == [acted, common | {"audio": f"sakura/{TRAINED}.flac"}]
+    acted = {"source": "sakura", "speaker": "CREMA-D 1001", "language": "English", "emotion": "sad"}
+    acted |= {"text": "Don't forget a jacket.", "duration": 1.0, "said": "Don't forget a jacket."}
+    known = acted | {"audio": f"sakura/{ACTED}.flac", "gender": "male"}
+    known |= {"caption": "A man speaks English and expresses sadness."}
+    assert sorted(train, key=by_audio) == [known, common | {"audio": f"sakura/{TRAINED}.flac"}]
+    unasked = acted | {"audio": f"sakura/{ACTED_TESTED}.flac", "held_out": "clip"}  # its actor is trained on
+    unasked |= {"caption": "A person speaks English and expresses sadness."}
+    assert sorted(test, key=by_audio) == [unasked, common | {"audio": f"sakura/{TESTED}.flac", "held_out": "clip"}]
     made = {path.stem for path in (tmp_path / "out" / "audio").rglob("*.flac")}
-    assert made == {TESTED, TRAINED, ACTED}
+    assert made == {TESTED, TRAINED, ACTED, ACTED_TESTED}
 
 
 def test_without_the_benchmark_its_clips_are_left_out_loudly(tmp_path, capsys):

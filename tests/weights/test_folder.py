@@ -54,6 +54,14 @@ def test_a_part_is_restored_in_the_dtype_asked_for(converted, decoders):
     np.testing.assert_array_equal(got[2], weight.detach().bfloat16().float().numpy().T)
 
 
+def test_a_path_may_go_up(decoders, whisper, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    convert(decoders["llama"][0], whisper[0], "../model")
+    restored = tree.flatten(ModelFolder("../model").restore("lm", tree.unflatten(shapes())))
+    assert restored["embed"].shape == (96, 32)
+
+
 def test_every_part_fits_the_models(converted):
     folder = ModelFolder(converted)
     lm, whisper = DecoderShape.from_hf(folder.llm_config), WhisperShape.from_hf(folder.whisper_config)

@@ -32,7 +32,10 @@ CREMA_D = {
     "TSI": "The surface is slick.",
     "WSI": "We'll stop in a couple of minutes.",
 }
-
+# The actresses among CREMA-D's actors, by the data set's list of them.
+CREMA_D_WOMEN = {1002, 1003, 1004, 1006, 1007, 1008, 1009, 1010, 1012, 1013, 1018, 1020, 1021, 1024, 1025, 1028, 1029}
+CREMA_D_WOMEN |= {1030, 1037, 1043, 1046, 1047, 1049, 1052, 1053, 1054, 1055, 1056, 1058, 1060, 1061, 1063, 1072, 1073}
+CREMA_D_WOMEN |= {1074, 1075, 1076, 1078, 1079, 1082, 1084, 1089, 1091}
 
 MELD = re.compile(r"dia\d+_utt\d+")
 
@@ -77,11 +80,14 @@ def _labels(path: pathlib.Path) -> list[tuple[str, str]]:
 
 
 def _known(stem: str, track: str) -> dict:
-    """What a file's name says."""
+    """What a file's name says. The sex of an actor is for training only: the actors are the same in both parts."""
     if track != "Emotion":
         return {"language": LANGUAGES[stem.split("_")[0]]}
     actor, sentence = stem.split("_")[:2]
-    return {"speaker": f"CREMA-D {actor}", "language": "English", "text": CREMA_D[sentence]}
+    known = {"speaker": f"CREMA-D {actor}", "language": "English", "text": CREMA_D[sentence]}
+    if part(stem) == "train":
+        known["gender"] = "female" if int(actor) in CREMA_D_WOMEN else "male"
+    return known
 
 
 def _clip(stem: str, fields: dict, path: pathlib.Path) -> clips.Clip:
