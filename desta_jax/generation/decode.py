@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from desta_jax.generation import cache as kv
 from desta_jax.generation.cache import Cache
 from desta_jax.generation.sampling import Chooser
-from desta_jax.models.attention import attend_by_head
+from desta_jax.models.attention import attend_backwards
 from desta_jax.models.decoder import DecoderLayer, rotation_of
 from desta_jax.models.layers import RMSNorm
 from desta_jax.models.shapes import DecoderShape
@@ -57,7 +57,7 @@ class LanguageModel:
 
             def mix(new_queries, new_keys, new_values, keys=keys, values=values):
                 written.append(kv.write(keys, values, new_keys, new_values, column))
-                return attend_by_head(new_queries, *written[-1], mask=mask)
+                return attend_backwards(new_queries, *written[-1], mask=mask)
 
             x = layer(x, rotation, mix)
         keys, values = zip(*written)

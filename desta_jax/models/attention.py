@@ -66,6 +66,29 @@ def attend_by_head(
     return jnp.moveaxis(mixed, 3, 1).reshape(b, t, h, c)
 
 
+def attend_backwards(
+    queries: Float[Array, "b t h c"],
+    keys: Float[Array, "b k c s"],
+    values: Float[Array, "b k s c"],
+    *,
+    mask: Bool[Array, "b t s"],
+) -> Float[Array, "b t h c"]:
+    """As `attend_by_head`, for queries that look at nothing after themselves and stand among the keys, with room for
+    those behind them: query i of t at most at key s - t + i.
+
+    What none of a block of queries can see is not computed for them: with four blocks, up to three eighths.
+    """
+    t, s = mask.shape[1:]
+    size = max(-(-t // 4), 32)
+    parts = []
+    for start in range(0, t, size):
+        stop = min(start + size, t)
+        seen = s - t + stop
+        near = mask[:, start:stop, :seen]
+        parts.append(attend_by_head(queries[:, start:stop], keys[..., :seen], values[:, :, :seen], mask=near))
+    return jnp.concatenate(parts, axis=1)
+
+
 def by_head(
     keys: Float[Array, "b s k c"], values: Float[Array, "b s k c"]
 ) -> tuple[Float[Array, "b k c s"], Float[Array, "b k s c"]]:
