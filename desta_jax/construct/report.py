@@ -64,7 +64,7 @@ def card(out: epath.Path, summary: Mapping[str, Any], plan: Mapping[str, Any]) -
     drops = "\n".join(f"| {name} | {count} |" for name, count in summary["dropped"].items())
     perplexity = summary.get("perplexity")
     match = (
-        f"Perplexity of the responses under the model that wrote them: geometric mean {perplexity['geometric_mean']}, "
+        f"Perplexity of the responses under {perplexity['model']}: geometric mean {perplexity['geometric_mean']}, "
         f"median {perplexity['median']}, over {perplexity['rows']} rows.\n"
         if perplexity
         else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,7 @@ from etils import epath
 from desta_jax.construct.backbone import Backbone, open_backbone
 from desta_jax.construct.clip import Clip
 from desta_jax.construct.describe import Draft, build_clips, fill, read_drafts
-from desta_jax.construct.generators import PAPER, ForeignModel, Generator, Sampling
+from desta_jax.construct.generators import PAPER, ForeignModel, Sampling
 from desta_jax.construct.instructions import load_pool
 from desta_jax.construct.measure import measure_drafts, with_measures
 from desta_jax.construct.metadata import Problem, Row, read_rows
@@ -102,7 +103,8 @@ def construct(
 
     Args:
         metadata, source, audio_root, measure: as for `describe`.
-        model: folder from `convert`; the language model in it writes the responses, unless `endpoint` is given.
+        model: folder from `convert`; the language model in it writes the responses, or with `endpoint` is only asked
+            how likely it finds them.
         out: folder to write (local or gs://).
         describe_only: print the descriptions and what is wrong with the metadata, and write nothing.
         seed: of the instructions drawn and of the responses.
@@ -149,15 +151,15 @@ def construct(
         write_whole(folder / "problems.jsonl", "".join(problem.to_json() + "\n" for problem in corpus.problems))
     _say_problems(corpus.problems, say)
     shards = cut_into_shards(requests, shard)
-    if endpoint:
-        generator = ForeignModel(Endpoint(endpoint, endpoint_model, endpoint_key, at_once))
-    else:
-        generator = open_backbone(model, dtype=dtype, tensor=tensor, batch_size=batch_size)
+    open_model = functools.partial(open_backbone, dtype=dtype, tensor=tensor, batch_size=batch_size)
+    foreign = ForeignModel(Endpoint(endpoint, endpoint_model, endpoint_key, at_once)) if endpoint else None
+    generator = foreign or open_model(model)
     write_rows(shards, generator, folder, sampling, seed, jax.process_index(), jax.process_count(), say, filters)
     if not is_finished(folder, shards):
         say("construct: this process is done; the report is written by the last one")
         return None
-    return _report(folder, corpus, len(clips), plan, generator, say)
+    backbone = generator if foreign is None else open_model(model) if model else None
+    return _report(folder, corpus, len(clips), plan, backbone, say)
 
 
 def extract_audio(metadata: str, source: str, folder: epath.Path) -> str | None:
@@ -177,14 +179,15 @@ def extract_audio(metadata: str, source: str, folder: epath.Path) -> str | None:
 
 
 def _report(
-    folder: epath.Path, corpus: Corpus, clips: int, plan: dict[str, Any], generator: Generator, say: Callable
+    folder: epath.Path, corpus: Corpus, clips: int, plan: dict[str, Any], backbone: Backbone | None, say: Callable
 ) -> dict[str, Any]:
     summary = summarise(folder, corpus.problems, clips)
-    if isinstance(generator, Backbone):
+    if backbone is not None:
         rows = list(read_lines(sorted(folder.glob("rows-*.jsonl"))))
         sample = random.Random(plan["seed"]).sample(rows, min(SCORED, len(rows)))
-        say(f"construct: measuring the perplexity of {len(sample)} rows for report.json")
-        summary["perplexity"] = overall(perplexities(generator, sample))
+        say(f"construct: measuring the perplexity of {len(sample)} rows under {backbone.name}")
+        found = overall(perplexities(backbone, sample))
+        summary["perplexity"] = found and {"model": backbone.name, **found}
     write_report(folder, summary, plan)
     drops = ", ".join(f"{count} {name}" for name, count in summary["dropped"].items() if count)
     say(f"construct: {summary['rows']} rows of {summary['requests']} requests in {folder} (dropped: {drops or 'none'})")
@@ -233,7 +236,7 @@ def _check(
     if not clips:
         first = f"; the first of {len(problems)}: {problems[0].place}: {problems[0].detail}" if problems else ""
         raise ValueError(f"the metadata has no usable row{first}")
-    if not endpoint:
+    if model:
         ModelFolder(model)  # what is wrong with it is said before anything is written
 
 

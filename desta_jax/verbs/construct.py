@@ -11,7 +11,8 @@ def define(values: flags.FlagValues) -> None:
     text, number, fraction = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float
     text("metadata", None, "CSV, TSV, JSON, JSONL or Parquet; or a folder of Kaldi's or Hugging Face datasets'", values)
     text("source", None, "what its columns mean: a name of data/sources, or a TOML file as those there", values)
-    text("model", None, "the folder from `convert` whose language model writes the responses", values)
+    model = "the folder from `convert` whose language model writes the responses; with --endpoint, is asked how likely "
+    text("model", None, model + "it finds them", values)
     text("out", None, "the folder to write", values)
     text("audio_root", None, "the folder of the audio: clips without audio are left out, durations are taken", values)
     flags.DEFINE_bool("describe_only", False, "print what would be said of each clip, and write nothing", values)
@@ -82,8 +83,8 @@ def _check(values: flags.FlagValues) -> None:
         raise UsageError("--out must be given")
     if values.endpoint and not values.endpoint_model:
         raise UsageError("--endpoint needs --endpoint_model, the name of the model there")
-    if bool(values.endpoint) == bool(values.model):
-        raise UsageError("one of --model (a folder from convert) and --endpoint (an address) must be given")
+    if not values.endpoint and not values.model:
+        raise UsageError("--model (a folder from convert) or --endpoint (an address) must be given")
 
 
 VERB = Verb(

@@ -118,6 +118,14 @@ def test_our_own_model_writes_what_its_filters_account_for(spoken, model_folder,
     assert (summary["perplexity"] is None) == (summary["rows"] == 0)
 
 
+def test_the_backbone_is_asked_how_likely_it_finds_what_another_wrote(spoken, model_folder, teacher, tmp_path):
+    arguments = (str(spoken / "metadata.csv"), "speech", str(model_folder[0]), str(tmp_path))
+    other = {"endpoint": teacher.url, "endpoint_model": "teacher", "dtype": "float32", "say": lambda line: None}
+    perplexity = construct(*arguments, limit=5, **other)["perplexity"]
+    assert perplexity["model"] == str(model_folder[0]) and perplexity["rows"] and perplexity["median"] > 1
+    assert f"under {model_folder[0]}: " in (tmp_path / "README.md").read_text()
+
+
 def test_describe_only_prints_and_writes_nothing(spoken, tmp_path):
     shown, said = [], []
     metadata = tmp_path / "m.csv"

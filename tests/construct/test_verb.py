@@ -61,8 +61,8 @@ def test_the_same_audio_twice_is_named_where_rows_are_whole_clips(metadata, caps
     "arguments, status, message",
     [
         ([], 2, "--out must be given"),
-        (["--out=o"], 2, "one of --model"),
-        (["--out=o", "--model=m", "--endpoint=http://x/v1", "--endpoint_model=y"], 2, "one of --model"),
+        (["--out=o"], 2, "--model (a folder from convert) or --endpoint"),
+        (["--out=o", "--model=m", "--endpoint=http://x/v1", "--endpoint_model=y"], 1, "m is no converted folder"),
         (["--out=o", "--endpoint=http://x/v1"], 2, "--endpoint needs --endpoint_model"),
         (["--out=o", "--model=nowhere"], 1, "nowhere is no converted folder"),
         (["--out=o", "--model=m", "--source=speach"], 1, "did you mean 'speech'?"),
