@@ -117,5 +117,5 @@ def _turn(chat: Chat, line: str, audios: list[str], write: Callable[[str], None]
         write(f"{error}\n")
         return
     for transcript in chat.transcripts[before:]:
-        write(f"\n[heard: {transcript.strip() or 'no speech'}]")
+        write(f"\n[heard: {transcript.strip() or 'no words'}]")
     write("\n")

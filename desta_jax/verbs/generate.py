@@ -135,7 +135,7 @@ def _whole_answer(model, request, options) -> dict[str, Any]:
 
 def _say_heard(transcripts: tuple[str, ...]) -> None:
     for transcript in transcripts:
-        say(f"[heard: {transcript.strip() or 'no speech'}]")
+        say(f"[heard: {transcript.strip() or 'no words'}]")
 
 
 def _chat(values: flags.FlagValues) -> None:

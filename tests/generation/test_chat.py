@@ -52,7 +52,7 @@ def test_the_terminal(chat, clips):
     converse(chat, read=lambda prompt: next(lines), write=shown.append)
     text = "".join(shown)
     assert "/audio: no such command. /audio FILE adds" in text and "/help: no such command" in text
-    assert "nothing.wav: no such file" in text and "[heard: no speech]" in text
+    assert "nothing.wav: no such file" in text and "[heard: no words]" in text
     assert chat.messages[1]["content"] == "<|AUDIO|> What?" and chat.messages[2]["content"] in text
     assert len(chat.messages) == 3
 
