@@ -1,7 +1,7 @@
 """A small model that hears, made on one machine from its own words: data/listening/README.md tells the whole of it.
 
-SmolLM2 135M Instruct and Whisper base, as configs/smol.py, but for an hour or two and thousands of rows. Rows are
-packed, since most are far shorter than the longest. launch/listening.sh runs it twice, with other weights of the data.
+SmolLM2 135M Instruct and Whisper base, as configs/smol.py, but for hours and thousands of rows. Rows are packed,
+since most are far shorter than the longest. launch/listening.sh runs it for each lesson, with weights of the data.
 """
 
 

@@ -37,15 +37,16 @@ convert_to() {
         --encoder "$out/models/whisper-base" --out "$1" "${@:2}"
 }
 
+# Trains in $out/NAME, from the models or, after another run, from what that one learned.
 train_on() {
-    "$desta" train --config configs/listening.py --config.model.checkpoint="$1" --workdir "$2" \
-        --config.train.steps="$3" "${@:4}"
-}
-
-# What a run has learned, as the model that the next one starts from.
-taught() {
-    export_to "$1" "$1_adapter"
-    convert_to "$1_model" --adapter "$1_adapter"
+    if [[ $run ]]; then
+        export_to "$run" "${run}_adapter"
+        convert_to "${run}_model" --adapter "${run}_adapter"
+        model=${run}_model
+    fi
+    run=$out/$1
+    "$desta" train --config configs/listening.py --config.model.checkpoint="$model" --workdir "$run" \
+        --config.train.steps="$2" "${@:3}"
 }
 
 export_to() {
@@ -122,14 +123,11 @@ heard="'$out/records/language','$out/records/gender','$out/records/emotion'"
 
 IFS=, read -ra steps <<<"$lessons"
 shares=("10,5,6" "3,10,7" "4,8,8") # of language, sex of the voice, emotion
-model=$out/model
+model=$out/model run=
 for lesson in 1 2 3; do
     stage "Lesson $lesson"
-    run=$out/lesson_$lesson
-    train_on "$model" "$run" "${steps[lesson - 1]}" \
+    train_on "lesson_$lesson" "${steps[lesson - 1]}" \
         --config.data.train="($heard)" --config.data.weights="(${shares[lesson - 1]})"
-    taught "$run"
-    model=${run}_model
 done
 
 if ((further)); then
@@ -145,8 +143,7 @@ if ((further)); then
     write_records validation "$out"/rows/validation/rows-*.jsonl
 
     stage "Training on all of them"
-    run=$out/further
-    train_on "$model" "$run" "$further" --config.data.train="($heard,'$out/records/every')" \
+    train_on further "$further" --config.data.train="($heard,'$out/records/every')" \
         --config.data.weights="(1,1,1,3)" --config.data.validation="$out/records/validation" \
         --config.optimizer.peak_learning_rate=5e-4
 fi

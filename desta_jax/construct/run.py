@@ -152,13 +152,14 @@ def construct(
     _say_problems(corpus.problems, say)
     shards = cut_into_shards(requests, shard)
     open_model = functools.partial(open_backbone, dtype=dtype, tensor=tensor, batch_size=batch_size)
-    foreign = ForeignModel(Endpoint(endpoint, endpoint_model, endpoint_key, at_once)) if endpoint else None
-    generator = foreign or open_model(model)
+    backbone = None if endpoint else open_model(model)
+    generator = backbone or ForeignModel(Endpoint(endpoint, endpoint_model, endpoint_key, at_once))
     write_rows(shards, generator, folder, sampling, seed, jax.process_index(), jax.process_count(), say, filters)
     if not is_finished(folder, shards):
         say("construct: this process is done; the report is written by the last one")
         return None
-    backbone = generator if foreign is None else open_model(model) if model else None
+    if endpoint and model:
+        backbone = open_model(model)
     return _report(folder, corpus, len(clips), plan, backbone, say)
 
 

@@ -108,6 +108,11 @@ def converse(chat: Chat, *, read: Callable[[str], str] = input, write: Callable[
             audios = []
 
 
+def heard(transcript: str) -> str:
+    """What a transcript says, for the terminal."""
+    return f"[heard: {transcript.strip() or 'no words'}]"
+
+
 def _turn(chat: Chat, line: str, audios: list[str], write: Callable[[str], None]) -> None:
     before = len(chat.transcripts)
     try:
@@ -117,5 +122,5 @@ def _turn(chat: Chat, line: str, audios: list[str], write: Callable[[str], None]
         write(f"{error}\n")
         return
     for transcript in chat.transcripts[before:]:
-        write(f"\n[heard: {transcript.strip() or 'no words'}]")
+        write("\n" + heard(transcript))
     write("\n")

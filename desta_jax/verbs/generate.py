@@ -134,8 +134,10 @@ def _whole_answer(model, request, options) -> dict[str, Any]:
 
 
 def _say_heard(transcripts: tuple[str, ...]) -> None:
+    from desta_jax.generation.chat import heard
+
     for transcript in transcripts:
-        say(f"[heard: {transcript.strip() or 'no words'}]")
+        say(heard(transcript))
 
 
 def _chat(values: flags.FlagValues) -> None:

@@ -58,7 +58,7 @@ def write_checkpoint(
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_ocdbt=False, use_zarr3=True)
     with _quiet(), ocp.Checkpointer(handler) as checkpointer:
-        checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(tree.unflatten(leaves)))
+        checkpointer.save(path.resolve(), args=ocp.args.PyTreeSave(tree.unflatten(leaves)))
 
 
 class _LeafWriter(ocp.type_handlers.NumpyHandler):

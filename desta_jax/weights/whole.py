@@ -23,7 +23,7 @@ def whole_folder(out: str | os.PathLike, *, overwrite: bool, marker: str) -> Ite
         ValueError: OUT exists and may not be replaced, or another process is writing it.
     """
     check_free(out, overwrite=overwrite, marker=marker)
-    out = pathlib.Path(os.path.abspath(out))  # TensorStore takes no ".."
+    out = pathlib.Path(out).absolute()
     partial = out.with_name(out.name + ".partial")
     with _alone(partial):
         try:
