@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
 from desta_jax.batch import IGNORED
+from desta_jax.clock import time_left
 from desta_jax.construct.backbone import Backbone
 from desta_jax.generation.cache import empty_cache
 from desta_jax.generation.decode import LanguageModel
@@ -20,24 +22,35 @@ from desta_jax.generation.talk import length_bucket, on
 from desta_jax.inputs.prompt import AUDIO_LOCATOR, MARKERS
 
 ROWS = 8  # scored at a time
+SECONDS_BETWEEN_LINES = 10.0
 
 
-def perplexities(model: Backbone, rows: Sequence[Mapping[str, Any]]) -> list[float | None]:
+def perplexities(
+    model: Backbone, rows: Sequence[Mapping[str, Any]], say: Callable[[str], None] = lambda line: None
+) -> list[float | None]:
     """Perplexity of each row's response (its end-of-sequence token included), the description read as the audio.
 
     Args:
         model: the language model to ask.
         rows: with `messages`, `response` and `seed_description`, written by whatever model; None for one whose
             messages have no single place for the description.
+        say: is given lines of progress.
     """
     encoded = [_encode(model, row) for row in rows]
     scored = [index for index, tokens in enumerate(encoded) if tokens is not None]
     scored.sort(key=lambda index: len(encoded[index][0]))
     result: list[float | None] = [None] * len(rows)
+    lengths = np.cumsum([len(encoded[index][0]) for index in scored])  # time goes with tokens, not with rows
+    started = spoke = time.monotonic()
     for start in range(0, len(scored), ROWS):
         part = scored[start : start + ROWS]
         for index, loss in zip(part, _score(model, [encoded[index] for index in part])):
             result[index] = math.exp(loss)
+        now, done = time.monotonic(), start + len(part)
+        if now - spoke >= SECONDS_BETWEEN_LINES:
+            spoke = now
+            left = time_left(lengths[done - 1], lengths[-1], now - started)
+            say(f"construct: the perplexity of {done} of {len(scored)} rows is measured, {left}")
     return result
 
 

@@ -187,7 +187,7 @@ def _report(
         rows = list(read_lines(sorted(folder.glob("rows-*.jsonl"))))
         sample = random.Random(plan["seed"]).sample(rows, min(SCORED, len(rows)))
         say(f"construct: measuring the perplexity of {len(sample)} rows under {backbone.name}")
-        found = overall(perplexities(backbone, sample))
+        found = overall(perplexities(backbone, sample, say))
         summary["perplexity"] = found and {"model": backbone.name, **found}
     write_report(folder, summary, plan)
     drops = ", ".join(f"{count} {name}" for name, count in summary["dropped"].items() if count)

@@ -16,6 +16,7 @@ from typing import Any
 
 from etils import epath
 
+from desta_jax.clock import time_left
 from desta_jax.construct.generators import Generator, Sampling
 from desta_jax.construct.quality import FILTERS, Filter, Reply, judge
 from desta_jax.construct.rows import Request
@@ -148,12 +149,5 @@ class _Progress:
         self.say(
             f"construct: {self.done} of {self.total} requests ({100 * self.done / self.total:.0f} %), "
             f"{rate:.2f} a second, {self.done - self.kept} dropped, "
-            f"{_clock((self.total - self.done) / rate)} left"
+            f"{time_left(self.done, self.total, seconds)}"
         )
-
-
-def _clock(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from desta_jax.clock import time_left
 from desta_jax.evaluation.question import Messages, Problems, Prompt, Question, ask
 from desta_jax.files import cut_to_whole_lines
 
@@ -148,10 +149,9 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _progress(done: int, total: int, failed: int, seconds: float) -> str:
-    left = (total - done) * seconds / done
-    time_left = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min"
     failures = f", {failed} could not be answered" if failed else ""
-    return f"{done} of {total} questions{failures}, {done / max(seconds, 1e-9):.2f} a second, {time_left} left"
+    pace = f"{done / max(seconds, 1e-9):.2f} a second, {time_left(done, total, seconds)}"
+    return f"{done} of {total} questions{failures}, {pace}"
 
 
 def _answer(

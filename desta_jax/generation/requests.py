@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from desta_jax.clock import duration
 from desta_jax.generation.model import Answer, Model, Request
 from desta_jax.generation.sampling import DEFAULT, Sampling
 
@@ -123,14 +124,8 @@ class _Progress:
         errors = f", {self.failed:,} failed" if self.failed else ""
         self.report(
             f"{finished:,} of {self.rows:,} rows ({finished / self.rows:.1%}){errors}, {rate:.2f} a second, "
-            f"{_clock((self.rows - finished) / rate)} left"
+            f"{duration((self.rows - finished) / rate)} left"
         )
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _request(

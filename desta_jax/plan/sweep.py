@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from desta_jax.clock import time_left
 from desta_jax.config import REMAT
 from desta_jax.plan.report import plan
 from desta_jax.plan.topology import Topology, parse_topology
@@ -44,21 +47,24 @@ def sweep(
         ValueError: a mesh or remat that is none, or nothing that can be tried.
     """
     topology = parse_topology(topology_name)
+    pairs = itertools.product(meshes or _meshes(topology), remats or REMAT)
+    ladders = [(mesh, remat, sorted(batches) or _batches(config, topology, mesh)) for mesh, remat in pairs]
     results, refused = [], []
-    for mesh in meshes or _meshes(topology):
-        for remat in remats or REMAT:
-            for batch in sorted(batches) or _batches(config, topology, mesh):
-                label = f"batch {batch}, remat {remat}, mesh {mesh}"
-                try:
-                    result = plan(_with(config, batch, remat, mesh), topology_name, cache=cache, say=say)
-                except ValueError as error:
-                    refused.append(f"{label}: {error}")
-                    say(refused[-1])
-                    continue
-                say(f"{label}: {_in_short(result)}")
+    done, total, started = 0, sum(len(ladder) for *_, ladder in ladders), time.monotonic()
+    for mesh, remat, ladder in ladders:
+        for rung, batch in enumerate(ladder):
+            label = f"batch {batch}, remat {remat}, mesh {mesh}"
+            try:
+                result = plan(_with(config, batch, remat, mesh), topology_name, cache=cache, say=say)
                 results.append(result)
-                if not result["fits"]:
-                    break
+                found, larger_too = _in_short(result), result["fits"]
+            except ValueError as error:
+                refused.append(f"{label}: {error}")
+                found, larger_too = str(error), True
+            done += 1 if larger_too else len(ladder) - rung
+            say(f"{label}: {found} ({done} of {total}, {time_left(done, total, time.monotonic() - started)})")
+            if not larger_too:
+                break
     if not results:
         raise ValueError("nothing could be planned:\n  " + "\n  ".join(refused))
     return sorted(results, key=lambda result: (not result["fits"], -result.get("samples_per_second", 0)))

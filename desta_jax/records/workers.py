@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from desta_jax.clock import duration
+
 _POLL_SECONDS = 0.2
 _FIRST_REPORT, _REPORTS = 2.0, 10.0  # seconds until the first line of progress, and between lines
 
@@ -57,7 +59,7 @@ class Progress:
         self._next = now + _REPORTS
         begun, first = self._begun or (now, rows)
         done, speed = self._rows_before + rows, (rows - first) / max(now - begun, 1e-9)
-        pace = f"{speed:.1f} rows/s, {_clock((self._rows - done) / speed)} left" if speed else "time left unknown"
+        pace = f"{speed:.1f} rows/s, {duration((self._rows - done) / speed)} left" if speed else "time left unknown"
         bad_rows = f", {self._bad_before + bad:,} bad" * bool(self._bad_before + bad)
         self._report(
             f"{done:,} of {self._rows:,} rows ({done / self._rows:.1%}){bad_rows}, "
@@ -167,9 +169,3 @@ def _count(is_good: bool) -> bool:
         with _counters.bad:
             _counters.bad.value += 1
     return not _counters.stop.is_set()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from desta_jax.clock import duration
 from desta_jax.training.json_lines import JsonLines
 
 PEAK_FLOPS = {
@@ -108,16 +109,6 @@ class Journal:
                 self._board.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(scalars, step=step)
-
-
-def duration(seconds: float) -> str:
-    """Such as 3d 04h, 2h 05m, 1m 09s."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d {hours:02}h"
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
 
 
 def _tensorboard(folder: epath.Path, start: int):

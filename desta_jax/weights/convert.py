@@ -12,7 +12,6 @@ not survive bfloat16; the adapter in float32. Weights pass through in blocks: me
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import os
 import pathlib
@@ -24,6 +23,7 @@ import ml_dtypes
 import numpy as np
 
 from desta_jax import tree
+from desta_jax.clock import time_left
 from desta_jax.models.shapes import DecoderShape, WhisperShape, tap_layers_for
 from desta_jax.weights import hub, names, settings, stream, tensors
 from desta_jax.weights.adapter import read_adapter
@@ -224,8 +224,7 @@ def _reporter(total: int, progress: Callable[[str], None]) -> Callable[[int], No
         now = time.monotonic()
         if now - spoke >= SECONDS_BETWEEN_LINES:
             spoke = now
-            left = datetime.timedelta(seconds=round((now - started) * (total - done) / done))
-            progress(f"converted {done / 1e9:.1f} of {total / 1e9:.1f} GB, {left} left")
+            progress(f"converted {done / 1e9:.1f} of {total / 1e9:.1f} GB, {time_left(done, total, now - started)}")
 
     return wrote
 

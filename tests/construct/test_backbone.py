@@ -8,6 +8,7 @@ import transformers
 
 from desta_jax.construct.backbone import Backbone, open_backbone
 from desta_jax.construct.generators import Sampling
+from desta_jax.construct import perplexity
 from desta_jax.construct.perplexity import overall, perplexities
 
 QUESTIONS = ["What?", "Describe the animal that you hear, please.", "Who speaks?", "Is it loud?", "Where?"]
@@ -81,7 +82,8 @@ def test_a_request_that_is_too_long_is_an_error_and_the_others_stand(backbone):
     assert "no room" in bad.error and good == backbone.write(REQUESTS[:1], GREEDY, seed=0)[0]
 
 
-def test_perplexity_is_that_of_transformers(backbone, oracle):
+def test_perplexity_is_that_of_transformers(backbone, oracle, monkeypatch):
+    monkeypatch.setattr(perplexity, "SECONDS_BETWEEN_LINES", 0.0)
     model, tokenizer = oracle
     rows = [
         {
@@ -91,14 +93,16 @@ def test_perplexity_is_that_of_transformers(backbone, oracle):
         }
         for index, (messages, question) in enumerate(zip(REQUESTS, QUESTIONS))
     ]
-    found = perplexities(backbone, rows)
-    for messages, row, perplexity in zip(REQUESTS, rows, found):
+    lines = []
+    found = perplexities(backbone, rows, lines.append)
+    assert lines[-1] == f"construct: the perplexity of {len(rows)} of {len(rows)} rows is measured, 0m 00s left"
+    for messages, row, measured in zip(REQUESTS, rows, found):
         prompt = prompt_of(tokenizer, messages)
         response = tokenizer(row["response"] + tokenizer.eos_token, add_special_tokens=False, return_tensors="pt")
         labels = torch.cat([torch.full_like(prompt, -100), response["input_ids"]], dim=1)
         with torch.no_grad():
             loss = model(torch.cat([prompt, response["input_ids"]], dim=1), labels=labels).loss
-        assert perplexity == pytest.approx(float(loss.exp()), rel=1e-4)  # float32 sums in another order
+        assert measured == pytest.approx(float(loss.exp()), rel=1e-4)  # float32 sums in another order
 
 
 def test_overall_perplexity_leaves_out_rows_without_one():

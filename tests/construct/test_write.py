@@ -109,4 +109,4 @@ def test_progress_says_how_much_is_left(shards, tmp_path):
     check_plan(epath.Path(tmp_path), {})
     write_rows(shards, Standin(), epath.Path(tmp_path), Sampling(), 0, say=said.append)
     assert said[0].startswith("construct: 8 of 50 requests (16 %)") and said[0].endswith("left")
-    assert "50 of 50 requests (100 %)" in said[-1] and said[-1].endswith("0 s left")
+    assert "50 of 50 requests (100 %)" in said[-1] and said[-1].endswith("0m 00s left")

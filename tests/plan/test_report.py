@@ -84,6 +84,7 @@ def test_a_sweep_ranks_what_fits_and_stops_where_it_does_not(compiler, micro_con
     assert [result["batch_size"] for result in results] == [16, 8, 32]  # 64 is not tried
     assert [result["fits"] for result in results] == [True, True, False]
     assert len(lines) == 3 and "does not fit" in sweep.describe(results).splitlines()[-1]
+    assert "(1 of 4, " in lines[0] and lines[-1].endswith("(4 of 4, 0m 00s left)")
 
 
 def test_a_sweep_by_itself(compiler, micro_config):

@@ -242,7 +242,7 @@ def test_the_time_left_is_told_from_the_first_row_on(monkeypatch):
     for rows in (0, 10, 66):  # workers take 32 seconds to start
         progress.tick(rows, 0)
     assert lines[0].endswith("0 of 4 shards, time left unknown")
-    assert lines[-1] == "66 of 100 rows (66.0%), 0 of 4 shards, 2.0 rows/s, 0:17 left"
+    assert lines[-1] == "66 of 100 rows (66.0%), 0 of 4 shards, 2.0 rows/s, 0m 17s left"
 
 
 def test_a_shard_that_was_lost_is_missed(twelve, records, tmp_path):

@@ -34,6 +34,7 @@ import scenes
 import sounds
 import voices
 
+from desta_jax.clock import time_left
 from desta_jax.files import write_whole
 
 MODULES = (
@@ -149,8 +150,8 @@ class Progress:
             if start is None:
                 start = said = now  # the first one waits for what is loaded
             elif now - said > self.EVERY:
-                left = (now - start) / (number - 1) * (self.total - number)
-                print(f"{self.name}: {number} of {self.total}, {left:.0f} s left", flush=True)
+                left = time_left(number - 1, self.total - 1, now - start)
+                print(f"{self.name}: {number} of {self.total}, {left}", flush=True)
                 said = now
 
 

@@ -12,6 +12,7 @@ import pathlib
 import time
 
 from desta_jax.audio.load import load_audio
+from desta_jax.clock import time_left
 from desta_jax.files import cut_to_whole_lines, write_whole
 from desta_jax.generation.whisper import load_whisper
 
@@ -50,8 +51,8 @@ def hear(corpus: pathlib.Path, names: list[str], model: str) -> dict[str, str]:
             file.writelines(json.dumps(item, ensure_ascii=False) + "\n" for item in zip(part, texts))
             file.flush()
             done = at + len(part)
-            ahead = (time.monotonic() - start) * (len(left) - done) / done
-            print(f"transcribe: {done} of {len(left)} clips, {ahead / 60:.1f} min left", flush=True)
+            ahead = time_left(done, len(left), time.monotonic() - start)
+            print(f"transcribe: {done} of {len(left)} clips, {ahead}", flush=True)
     return known
 
 

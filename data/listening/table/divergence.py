@@ -23,6 +23,7 @@ from held_out import Clip, spread
 from jaxtyping import Array, Bool, Float, Int32
 from perception import HEARING, READING, described
 
+from desta_jax.clock import time_left
 from desta_jax.evaluation.answers import whole_lines
 from desta_jax.evaluation.question import Question
 from desta_jax.evaluation.question import ask as messages_of
@@ -200,4 +201,4 @@ def _rows(questions: Sequence[Question], compared) -> list[dict[str, Any]]:
 
 
 def _left(done: int, total: int, seconds: float) -> str:
-    return f"{done} of {total} answers compared, {(total - done) * seconds / done:.0f} s left"
+    return f"{done} of {total} answers compared, {time_left(done, total, seconds)}"
