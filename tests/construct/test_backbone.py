@@ -6,9 +6,9 @@ import pytest
 import torch
 import transformers
 
+from desta_jax.construct import perplexity
 from desta_jax.construct.backbone import Backbone, open_backbone
 from desta_jax.construct.generators import Sampling
-from desta_jax.construct import perplexity
 from desta_jax.construct.perplexity import overall, perplexities
 
 QUESTIONS = ["What?", "Describe the animal that you hear, please.", "Who speaks?", "Is it loud?", "Where?"]
