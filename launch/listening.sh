@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Makes a small model that hears, on this machine, from its own words: corpus, rows, training, adapter and table.
 #
-#   launch/listening.sh --sakura FOLDER [--out DIR] [--lessons N,N,N] [--further N] [--rows N]
+#   launch/listening.sh --sakura FOLDER [--out DIR] [--lessons N,N,N,N] [--further N] [--rows N]
 #
-# data/listening/README.md tells what each stage does. About five hours on two cores, three of them training. It can be
+# data/listening/README.md tells what each stage does. About six hours on two cores, four of them training. It can be
 # interrupted and run again: what is done is not done twice.
 #
 #   --sakura FOLDER   a checkout of https://github.com/ckyang1124/SAKURA: real recordings for training and for the table
 #   --out DIR         where everything goes (default: listening)
-#   --lessons N,N,N   steps of three lessons: about language most, about the sex of the voice most, about both and
-#                     emotion (default: 360,210,320)
+#   --lessons N,...   steps of four lessons: about language most, about the sex of the voice most, about both and
+#                     emotion, and about all three with clips as other microphones and rooms would have recorded them
+#                     (default: 360,210,320,240)
 #   --further N       steps on rows of every kind about every clip (default: 0, which leaves them out)
 #   --rows N          questions about each real recording in that one (default: 4)
 #
@@ -53,7 +54,7 @@ export_to() {
     unless_there "$2" "$desta" export --workdir "$1" --out "$2" "${@:3}"
 }
 
-out=listening sakura='' lessons=360,210,320 further=0 rows=4
+out=listening sakura='' lessons=360,210,320,240 further=0 rows=4
 while (($#)); do
     case $1 in
     --help | -h)
@@ -74,10 +75,10 @@ while (($#)); do
     shift
 done
 [[ -n $out ]] || refuse "--out needs a folder"
-[[ $lessons =~ ^[1-9][0-9]*(,[1-9][0-9]*){2}$ ]] || refuse "--lessons must be three numbers above 0, not '$lessons'"
+[[ $lessons =~ ^[1-9][0-9]*(,[1-9][0-9]*){3}$ ]] || refuse "--lessons must be four numbers above 0, not '$lessons'"
 [[ $rows =~ ^[1-9][0-9]*$ ]] || refuse "--rows must be a number above 0, not '$rows'"
 [[ $further =~ ^(0|[1-9][0-9]*)$ ]] || refuse "--further must be a number, not '$further'"
-stages=$((further ? 12 : 10))
+stages=$((further ? 13 : 11))
 [[ -n $sakura ]] || refuse "--sakura must be given: hearing is learned from its recordings"
 [[ -d $sakura/data ]] || refuse "$sakura is no checkout of SAKURA: it has no folder data"
 
@@ -113,21 +114,25 @@ declare -A questions=([language]=6 [gender]=4 [emotion]=12) # about each clip: t
 for attribute in language gender emotion; do
     write_rows "$clips/hear_$attribute.jsonl" speech "${questions[$attribute]}" "$out/rows/$attribute" --transcripts 0 \
         --leave_out "$not_heard" --max_new_tokens 12
+    "$python" data/listening/corpus/vary.py --corpus "$out/corpus" --rows "$out/rows/$attribute" \
+        --out "$out/rows/${attribute}_varied"
 done
 
 stage "Records"
-for attribute in language gender emotion; do
-    write_records "$attribute" "$out/rows/$attribute"/rows-*.jsonl
+for rows in {language,gender,emotion}{,_varied}; do
+    write_records "$rows" "$out/rows/$rows"/rows-*.jsonl
 done
 heard="'$out/records/language','$out/records/gender','$out/records/emotion'"
+varied="'$out/records/language_varied','$out/records/gender_varied','$out/records/emotion_varied'"
 
 IFS=, read -ra steps <<<"$lessons"
-shares=("10,5,6" "3,10,7" "4,8,8") # of language, sex of the voice, emotion
+taught=("$heard" "$heard" "$heard" "$heard,$varied")
+shares=("10,5,6" "3,10,7" "4,8,8" "2,5,3,2,5,3") # of language, sex of the voice, emotion
 model=$out/model run=
-for lesson in 1 2 3; do
+for lesson in 1 2 3 4; do
     stage "Lesson $lesson"
     train_on "lesson_$lesson" "${steps[lesson - 1]}" \
-        --config.data.train="($heard)" --config.data.weights="(${shares[lesson - 1]})"
+        --config.data.train="(${taught[lesson - 1]})" --config.data.weights="(${shares[lesson - 1]})"
 done
 
 if ((further)); then

@@ -1,0 +1,92 @@
+"""Lets each row hear its clip in a way of its own: another speed, microphone, level, noise and room.
+
+    python data/listening/corpus/vary.py --corpus corpus --rows rows/gender --out rows/gender_varied
+
+The answers stay as they are, since nothing that is asked about in the lessons (language, sex of the voice, emotion)
+changes: a few percent of speed and pitch are within what one speaker does. What it is good for: some hundred voices,
+heard in several rows each, are soon known by heart.
+
+Writes OUT/rows-*.jsonl, as ROWS has them but for the clips' names, and the clips to CORPUS/audio/varied. What is there
+is not made twice; the same rows give the same clips.
+"""
+
+import argparse
+import json
+import pathlib
+
+import clips
+import numpy as np
+import scenes
+import soxr
+
+from desta_jax.files import write_whole
+
+FOLDER = "varied"
+SPEEDS = (0.93, 1.07)  # pitch goes with it
+START = (0.0, 0.5)  # seconds of silence before
+LEVELS = (-32.0, -14.0)  # root mean square, dB of full scale
+BANDS = (100, 400, 1500, 4000, 8000)  # Hz
+MICROPHONE = 6.0  # dB, up or down, at each band
+NOISES = {"none": 0.5, "white noise": 0.1, "pink noise": 0.2, "rain": 0.1, "engine": 0.1}
+RATIOS = (10.0, 30.0)  # dB of speech over noise
+ROOMS = 0.25  # the share of rows in a room
+DECAYS = (0.2, 0.6)  # seconds to fall by 60 dB
+
+
+def varied(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A clip as it might have been recorded elsewhere."""
+    samples = soxr.resample(samples, clips.RATE * rng.uniform(*SPEEDS), clips.RATE)
+    samples = through_microphone(samples, rng)
+    if rng.random() < ROOMS:
+        samples = scenes.reverberated(samples, rng.uniform(*DECAYS), rng)
+    samples = np.concatenate([np.zeros(int(rng.uniform(*START) * clips.RATE), np.float32), samples])
+    noise = clips.pick(rng, NOISES, list(NOISES.values()))
+    if noise != "none" and clips.power(samples):
+        samples = clips.mixed(samples, scenes.background(noise, len(samples), rng), rng.uniform(*RATIOS))
+    return clips.at_level(samples, rng.uniform(*LEVELS))
+
+
+def through_microphone(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Some bands louder, others quieter, with slopes between."""
+    decibels = rng.uniform(-MICROPHONE, MICROPHONE, len(BANDS))
+    spectrum = np.fft.rfft(samples)
+    hertz = np.fft.rfftfreq(len(samples), 1 / clips.RATE)
+    gain = 10 ** (np.interp(np.log(np.maximum(hertz, 1.0)), np.log(BANDS), decibels) / 20)
+    return np.fft.irfft(spectrum * gain, len(samples)).astype(np.float32)
+
+
+def vary(rows: pathlib.Path, corpus: pathlib.Path, out: pathlib.Path) -> None:
+    shards = sorted(rows.glob("rows-*.jsonl"))
+    if not shards:
+        raise SystemExit(f"vary: no rows-*.jsonl in {rows}; it must be a folder that desta-jax construct wrote")
+    out.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for shard in shards:
+        lines = []
+        for number, line in enumerate(shard.read_text(encoding="utf-8").splitlines()):
+            row = json.loads(line)
+            for message in row["messages"]:
+                for audio in message.get("audios", ()):
+                    audio["audio"] = make(audio["audio"], f"{rows.name}-{shard.stem}-{number}", corpus / "audio")
+                    count += 1
+            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+        write_whole(out / shard.name, "".join(lines))
+    print(f"vary: {count} clips in {corpus}/audio/{FOLDER}, their rows in {out}")
+
+
+def make(name: str, row: str, audio: pathlib.Path) -> str:
+    """Writes a row's version of a clip, unless it is there; returns its name."""
+    source = pathlib.PurePath(name)
+    own = f"{FOLDER}/{source.stem}-{row}.flac"
+    if not (audio / own).is_file():
+        clips.write(audio / own, varied(clips.read(audio / source), clips.chance(own)))
+    return own
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=pathlib.Path, required=True, help="the folder that make.py wrote")
+    parser.add_argument("--rows", type=pathlib.Path, required=True, help="a folder that desta-jax construct wrote")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="where the rows go")
+    arguments = parser.parse_args()
+    vary(arguments.rows, arguments.corpus, arguments.out)
