@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from desta_jax.clock import duration
+from desta_jax.clock import time_left
 from desta_jax.generation.model import Answer, Model, Request
 from desta_jax.generation.sampling import DEFAULT, Sampling
 
@@ -120,11 +120,12 @@ class _Progress:
 
     def add(self, done: int, failed: int) -> None:
         self.done, self.failed = self.done + done, self.failed + failed
-        finished, rate = self.before + self.done, self.done / max(time.monotonic() - self.start, 1e-9)
+        finished, seconds = self.before + self.done, time.monotonic() - self.start
         errors = f", {self.failed:,} failed" if self.failed else ""
         self.report(
-            f"{finished:,} of {self.rows:,} rows ({finished / self.rows:.1%}){errors}, {rate:.2f} a second, "
-            f"{duration((self.rows - finished) / rate)} left"
+            f"{finished:,} of {self.rows:,} rows ({finished / self.rows:.1%}){errors}, "
+            f"{self.done / max(seconds, 1e-9):.2f} a second, "
+            f"{time_left(self.done, self.rows - self.before, seconds)}"
         )
 
 

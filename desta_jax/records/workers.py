@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from desta_jax.clock import duration
+from desta_jax.clock import time_left
 
 _POLL_SECONDS = 0.2
 _FIRST_REPORT, _REPORTS = 2.0, 10.0  # seconds until the first line of progress, and between lines
@@ -59,7 +59,8 @@ class Progress:
         self._next = now + _REPORTS
         begun, first = self._begun or (now, rows)
         done, speed = self._rows_before + rows, (rows - first) / max(now - begun, 1e-9)
-        pace = f"{speed:.1f} rows/s, {duration((self._rows - done) / speed)} left" if speed else "time left unknown"
+        left = time_left(rows - first, self._rows - self._rows_before - first, now - begun)
+        pace = f"{speed:.1f} rows/s, {left}" if speed else left
         bad_rows = f", {self._bad_before + bad:,} bad" * bool(self._bad_before + bad)
         self._report(
             f"{done:,} of {self._rows:,} rows ({done / self._rows:.1%}){bad_rows}, "
