@@ -30,9 +30,9 @@ def corpus(tmp_path):
     return tmp_path
 
 
-def varied_rows(corpus, out="varied"):
-    vary.vary(corpus / "rows", corpus / "corpus", corpus / out)
-    return [json.loads(line) for line in (corpus / out / "rows-00000-of-00001.jsonl").open()]
+def varied_rows(corpus, versions=1):
+    vary.vary(corpus / "rows", corpus / "corpus", corpus / "varied", versions)
+    return [json.loads(line) for line in (corpus / "varied/rows-00000-of-00001.jsonl").open()]
 
 
 def clip_of(row):
@@ -45,7 +45,16 @@ def test_each_row_has_a_clip_of_its_own_and_is_else_the_same(corpus):
     names = {clip_of(row) for row in rows}
     assert len(names) == 2 and all((corpus / "corpus/audio" / name).is_file() for name in names)
     assert {clip_of(row) for row in told} == {"real/voice.flac"}
+    assert {row.pop("id") for row in rows} == {f"{row.pop('id')}-varied-0" for row in told}
     assert rows == told
+
+
+def test_each_version_of_a_row_has_a_clip_and_an_id_of_its_own(corpus):
+    rows = varied_rows(corpus, versions=3)
+    assert [row["prompt"] for row in rows] == 3 * ["Who?"] + 3 * ["A man or a woman?"]
+    assert [row["id"][-1] for row in rows] == 2 * ["0", "1", "2"]
+    heard = {(corpus / "corpus/audio" / clip_of(row)).read_bytes() for row in rows}
+    assert len(heard) == 6
 
 
 def test_the_same_rows_give_the_same_clips_and_none_is_made_twice(corpus):
@@ -80,7 +89,7 @@ def test_a_microphone_changes_each_band_by_no_more_than_it_says():
 def test_silence_stays_silence_and_a_folder_without_rows_is_refused(corpus):
     assert not vary.varied(np.zeros(clips.RATE, np.float32), np.random.default_rng(0)).any()
     with pytest.raises(SystemExit, match="no rows-"):
-        vary.vary(corpus, corpus / "corpus", corpus / "varied")
+        vary.vary(corpus, corpus / "corpus", corpus / "varied", 1)
 
 
 def test_what_is_written_is_a_clip_like_the_others(corpus):

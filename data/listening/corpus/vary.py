@@ -1,27 +1,31 @@
-"""Lets each row hear its clip in a way of its own: another speed, microphone, level, noise and room.
+"""Lets each row hear its clip in ways of its own: another speed, microphone, level, noise and room.
 
-    python data/listening/corpus/vary.py --corpus corpus --rows rows/gender --out rows/gender_varied
+    python data/listening/corpus/vary.py --corpus corpus --rows rows/gender --out rows/gender_varied --versions 3
 
 The answers stay as they are, since nothing that is asked about in the lessons (language, sex of the voice, emotion)
 changes: a few percent of speed and pitch are within what one speaker does. What it is good for: some hundred voices,
 heard in several rows each, are soon known by heart.
 
-Writes OUT/rows-*.jsonl, as ROWS has them but for the clips' names, and the clips to CORPUS/audio/varied. What is there
-is not made twice; the same rows give the same clips.
+Writes OUT/rows-*.jsonl, as ROWS has them but for their ids and the clips' names, and the clips to CORPUS/audio/varied.
+What is there is not made twice; the same rows give the same clips.
 """
 
 import argparse
+import itertools
 import json
 import pathlib
+import time
 
 import clips
 import numpy as np
 import scenes
 import soxr
 
+from desta_jax.clock import time_left
 from desta_jax.files import write_whole
 
 FOLDER = "varied"
+PROGRESS_SECONDS = 15
 SPEEDS = (0.93, 1.07)  # pitch goes with it
 START = (0.0, 0.5)  # seconds of silence before
 LEVELS = (-32.0, -14.0)  # root mean square, dB of full scale
@@ -55,23 +59,30 @@ def through_microphone(samples: np.ndarray, rng: np.random.Generator) -> np.ndar
     return np.fft.irfft(spectrum * gain, len(samples)).astype(np.float32)
 
 
-def vary(rows: pathlib.Path, corpus: pathlib.Path, out: pathlib.Path) -> None:
+def vary(rows: pathlib.Path, corpus: pathlib.Path, out: pathlib.Path, versions: int) -> None:
     shards = sorted(rows.glob("rows-*.jsonl"))
     if not shards:
         raise SystemExit(f"vary: no rows-*.jsonl in {rows}; it must be a folder that desta-jax construct wrote")
+    told = {shard: shard.read_text(encoding="utf-8").splitlines() for shard in shards}
+    total = versions * sum(len(lines) for lines in told.values())
+    done, start = 0, time.monotonic()
+    shown = start
     out.mkdir(parents=True, exist_ok=True)
-    count = 0
-    for shard in shards:
-        lines = []
-        for number, line in enumerate(shard.read_text(encoding="utf-8").splitlines()):
-            row = json.loads(line)
+    for shard, lines in told.items():
+        written = []
+        for number, version in itertools.product(range(len(lines)), range(versions)):
+            row = json.loads(lines[number])
             for message in row["messages"]:
                 for audio in message.get("audios", ()):
-                    audio["audio"] = make(audio["audio"], f"{rows.name}-{shard.stem}-{number}", corpus / "audio")
-                    count += 1
-            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-        write_whole(out / shard.name, "".join(lines))
-    print(f"vary: {count} clips in {corpus}/audio/{FOLDER}, their rows in {out}")
+                    name = f"{rows.name}-{shard.stem}-{number}-{version}"
+                    audio["audio"] = make(audio["audio"], name, corpus / "audio")
+            written.append(json.dumps(row | {"id": f"{row['id']}-varied-{version}"}, ensure_ascii=False) + "\n")
+            done, now = done + 1, time.monotonic()
+            if now - shown > PROGRESS_SECONDS:
+                print(f"vary: {done} of {total} rows, {time_left(done, total, now - start)}", flush=True)
+                shown = now
+        write_whole(out / shard.name, "".join(written))
+    print(f"vary: {total} rows in {out}, their clips in {corpus}/audio/{FOLDER}")
 
 
 def make(name: str, row: str, audio: pathlib.Path) -> str:
@@ -88,5 +99,8 @@ if __name__ == "__main__":
     parser.add_argument("--corpus", type=pathlib.Path, required=True, help="the folder that make.py wrote")
     parser.add_argument("--rows", type=pathlib.Path, required=True, help="a folder that desta-jax construct wrote")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="where the rows go")
+    parser.add_argument("--versions", type=int, default=1, help="how many of each row (default: %(default)s)")
     arguments = parser.parse_args()
-    vary(arguments.rows, arguments.corpus, arguments.out)
+    if arguments.versions < 1:
+        parser.error("--versions must be at least 1")
+    vary(arguments.rows, arguments.corpus, arguments.out, arguments.versions)
