@@ -62,12 +62,12 @@ class Endpoint:
         return self.map(lambda messages: self.ask(messages, **settings)[0], requests)
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """What `work` makes of each item, in order, `at_once` at a time; its first ValueError ends them all."""
+        """What `work` makes of each item, in order, `at_once` at a time; the first error ends them all."""
         with concurrent.futures.ThreadPoolExecutor(self.at_once) as pool:
             results = [pool.submit(work, item) for item in items]
             try:
                 return [result.result() for result in results]
-            except ValueError:
+            except BaseException:  # an interrupt too: what waits has not been paid for
                 pool.shutdown(cancel_futures=True)
                 raise
 
@@ -114,10 +114,17 @@ class Endpoint:
 
 def _read(reply: Mapping[str, Any]) -> list[Completion]:
     choices = reply["choices"]
-    answers = [Completion(c["message"]["content"] or "", cut=c.get("finish_reason") == "length") for c in choices]
+    answers = [Completion(_whole(c["message"]["content"]), cut=c.get("finish_reason") == "length") for c in choices]
     if not answers:
         raise ValueError("no choices")
     return answers
+
+
+def _whole(text: str | None) -> str:
+    """Without halves of characters, which JSON can hold and no file can: a server may cut an emoji in two."""
+    if not isinstance(text, str | None):
+        raise TypeError(f"content is no text: {text!r}")
+    return (text or "").encode("utf-8", "replace").decode()
 
 
 def _seconds(text: str | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 from etils import epath
@@ -10,6 +11,12 @@ from etils import epath
 def is_remote(path: epath.PathLike) -> bool:
     """Whether a path is in an object store: writing there takes a request, and nothing can be appended."""
     return "://" in str(path)
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """The same place by a name that TensorStore takes: whole and without "..". One in a bucket is so already."""
+    path = epath.Path(path)
+    return path if is_remote(path) else path.resolve()
 
 
 def write_whole(path: epath.Path | pathlib.Path, text: str) -> None:
@@ -28,5 +35,5 @@ def cut_to_whole_lines(path: pathlib.Path) -> bytes:
     data = path.read_bytes() if path.exists() else b""
     whole = data[: data.rfind(b"\n") + 1]
     if whole != data:
-        path.write_bytes(whole)
+        os.truncate(path, len(whole))
     return whole

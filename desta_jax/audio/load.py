@@ -15,6 +15,7 @@ SAMPLE_RATE = 16_000
 
 _SHORTEST_SHARE = 0.9  # of the samples that a file's header promises; MP3 headers only estimate
 _UNKNOWN_SIZE = 0x7FFF_0000  # WAV data sizes from here on were written by streams that did not know the size
+_UNKNOWN_FRAMES = 1 << 62  # what libsndfile takes for the length of a FLAC file that a stream wrote
 
 
 class AudioError(ValueError):
@@ -26,6 +27,13 @@ class AudioError(ValueError):
 
     def __reduce__(self):
         return AudioError, (self.reason, str(self))
+
+
+class _NoLength(Exception):
+    """What libsndfile opens, but cannot read to its end."""
+
+
+_UNREADABLE = (soundfile.LibsndfileError, _NoLength, TypeError)  # TypeError: a name that ends in .raw
 
 
 def load_audio(source: str | os.PathLike | bytes) -> Float32[np.ndarray, "samples"]:
@@ -94,7 +102,7 @@ def _read_bytes(data: bytes, name: str) -> tuple[np.ndarray, int]:
         raise AudioError("empty", "0 bytes of audio")
     try:
         return _read(io.BytesIO(data), name)
-    except (soundfile.LibsndfileError, TypeError) as error:
+    except _UNREADABLE as error:
         raise AudioError("undecodable", f"{name}: {_reason(error)}") from None
 
 
@@ -114,12 +122,14 @@ def _read_path(path: str) -> tuple[np.ndarray, int]:
         raise AudioError("empty", f"{path}: the file is empty")
     try:
         return _read(path, path)
-    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name that ends in .raw
+    except _UNREADABLE as error:
         return _read_otherwise(path, _reason(error))
 
 
 def _read(file, name: str) -> tuple[np.ndarray, int]:
     with soundfile.SoundFile(file) as sound:
+        if sound.frames >= _UNKNOWN_FRAMES:
+            raise _NoLength("its header does not say how long it is; ffmpeg reads such files")
         samples = sound.read(dtype="float32")
         promised = max(sound.frames, _frames_in_wav_header(sound))
         if len(samples) < _SHORTEST_SHARE * promised:

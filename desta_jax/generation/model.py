@@ -18,7 +18,7 @@ from desta_jax.generation.decode import NOTHING
 from desta_jax.generation.listen import Ear, Heard
 from desta_jax.generation.sampling import DEFAULT, Sampling
 from desta_jax.generation.talk import Talk, Tongue, Wish
-from desta_jax.inputs.prompt import AUDIO_LOCATOR, Prompt, PromptBuilder
+from desta_jax.inputs.prompt import AUDIO_LOCATOR, Prompt, PromptBuilder, is_text
 
 TRANSCRIPTS = ("auto", "given")
 LONG_AUDIO = ("cut", "windows")
@@ -257,7 +257,9 @@ class Model:
     ) -> tuple[list[Float[np.ndarray, " samples"]], list[str | None]]:
         """What is heard of a clip, and the transcript of each part, None where Whisper shall write it."""
         source, text = clip.get("audio"), clip.get("text")
-        if transcripts == "given" and not isinstance(text, str):
+        if text is not None and not is_text(text):
+            raise ValueError(f'the clip {source!r}: "text" must be a transcript or null, got {text!r}')
+        if transcripts == "given" and text is None:
             raise ValueError(f'the clip {source!r} has no "text"; give its transcript, or take transcripts "auto"')
         samples = _samples(source)
         window = self.ear.seconds * SAMPLE_RATE

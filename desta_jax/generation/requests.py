@@ -91,21 +91,23 @@ def read_rows(file: pathlib.Path) -> Iterator[dict[str, Any]]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield _row(line, str(number), f"{file}, line {number}")
+                yield _row(line, number, f"{file}, line {number}")
 
 
-def _row(line: bytes, number: str, where: str) -> dict[str, Any]:
+def _row(line: bytes, number: int, where: str) -> dict[str, Any]:
+    nameless = f"line {number}"  # no other row's id, as the number alone may be
     try:
         row = json.loads(line)
-    except ValueError as error:
-        return {"id": number, "error": f"{where}: not JSON ({error})"}
+    except (ValueError, RecursionError) as error:
+        return {"id": nameless, "error": f"{where}: not JSON ({error})"}
     if not isinstance(row, dict):
-        return {"id": number, "error": f"{where}: must be a JSON object"}
-    if not isinstance(row.get("id", number), (str, int)):
-        return {"id": number, "error": f'{where}: "id" must be a text or a whole number, got {row["id"]!r}'}
+        return {"id": nameless, "error": f"{where}: must be a JSON object"}
+    row = {"id": str(number), **row}
+    if not isinstance(row["id"], (str, int)):
+        return {"id": nameless, "error": f'{where}: "id" must be a text or a whole number, got {row["id"]!r}'}
     if "messages" not in row:
-        return {"id": row.get("id", number), "error": f'{where}: the row has no "messages"'}
-    return {"id": number, **row}
+        return {"id": row["id"], "error": f'{where}: the row has no "messages"'}
+    return row
 
 
 class _Progress:
@@ -155,7 +157,7 @@ def _placed(messages: Any, folder: pathlib.Path) -> Any:
 
 def _place(clip: Any, folder: pathlib.Path) -> Any:
     path = clip.get("audio") if isinstance(clip, dict) else None
-    if not isinstance(path, str) or os.path.exists(path) or not (folder / path).exists():
+    if not isinstance(path, str) or os.path.exists(path) or not os.path.exists(folder / path):
         return clip
     return clip | {"audio": str(folder / path)}
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
+from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from desta_jax.generation.cache import write
 from desta_jax.models.attention import attend_by_head, by_head
@@ -56,8 +57,8 @@ class Rules:
             stops=tuple(stop) if isinstance(stop, (list, tuple)) else (stop,),
             languages=languages,
             forced=tuple(forced),
-            suppressed=tuple(get("suppress_tokens") or ()),
-            suppressed_first=tuple(get("begin_suppress_tokens") or ()),
+            suppressed=tuple((generation or model).get("suppress_tokens") or ()),
+            suppressed_first=tuple((generation or model).get("begin_suppress_tokens") or ()),
         )
 
 
@@ -67,11 +68,21 @@ def _prefix_after_start(generation: Mapping[str, Any], model: Mapping[str, Any])
     if language is None and task is None:
         forced = generation.get("forced_decoder_ids") or model.get("forced_decoder_ids") or []
         return [token for place, (position, token) in enumerate(forced, 1) if position == place]
-    ids = generation.get("lang_to_id") or {}
-    known = ids.get(language, ids.get(f"<|{language}|>"))
-    if language is not None and known is None:
-        raise ValueError(f"generation_config.json: language {language!r} is none of lang_to_id")
-    return [known, (generation.get("task_to_id") or {}).get(task or "transcribe")]
+    return [
+        _language_token(language, generation.get("lang_to_id") or {}),
+        (generation.get("task_to_id") or {}).get(task or "transcribe"),
+    ]
+
+
+def _language_token(language: str | None, ids: Mapping[str, int]) -> int | None:
+    """Of a language by its token, its code or its name, such as <|hi|>, hi or Hindi."""
+    if language is None:
+        return None
+    spelt = language.lower()
+    for name in (spelt, f"<|{spelt}|>", f"<|{TO_LANGUAGE_CODE.get(spelt)}|>"):
+        if name in ids:
+            return ids[name]
+    raise ValueError(f"generation_config.json: language {language!r} is none of lang_to_id")
 
 
 @jax.tree_util.register_dataclass

@@ -167,6 +167,7 @@ class PromptBuilder:
             ValueError: the messages or transcripts are not of the form that a prompt can be made from.
         """
         rendered, clips = self._render(messages)
+        self._check_counts(messages)
         if len(transcripts) != len(clips):
             raise ValueError(f"{len(clips)} clips but {len(transcripts)} transcripts; give one for each clip")
         if not clips:
@@ -207,21 +208,22 @@ class PromptBuilder:
         except jinja2.TemplateError as error:
             raise ValueError(f"The tokenizer's chat template refuses these messages: {error}") from error
         if text.count(self.audio_locator) != len(clips):
-            raise ValueError(self._wrong_count(messages, text, len(clips)))
+            self._check_counts(messages)
+            raise ValueError(
+                f"The chat template's text has {self.audio_locator} {text.count(self.audio_locator)} times for"
+                f" {len(clips)} clips; the template leaves out part of the messages"
+            )
         return text, clips
 
-    def _wrong_count(self, messages: Messages, text: str, clips: int) -> str:
+    def _check_counts(self, messages: Messages) -> None:
+        """Raises ValueError where a message has more or fewer clips than places for them."""
         for index, message in enumerate(messages):
             located, given = message["content"].count(self.audio_locator), len(message.get("audios") or ())
             if located != given:
-                return (
+                raise ValueError(
                     f"messages[{index}]: {self.audio_locator} stands {located} times in its content but its audios"
                     f" are {given}; write it once for each clip"
                 )
-        return (
-            f"The chat template's text has {self.audio_locator} {text.count(self.audio_locator)} times for {clips}"
-            " clips; the template leaves out part of the messages"
-        )
 
     def _lay_out(self, rendered: str, transcript_sizes: Sequence[int]) -> tuple[str, list[int]]:
         """The text with placeholders for each clip, and the position at which each clip starts."""
@@ -278,6 +280,14 @@ class PromptBuilder:
         return self._tokenizer.convert_tokens_to_string(pieces)
 
 
+def is_text(value: Any) -> bool:
+    """Whether it is a string that has an encoding: JSON can hold half a surrogate pair, which has none."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def _check_messages(messages: Messages) -> list[Mapping[str, Any]]:
     """Checks the form of the messages; returns their clips in reading order."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
@@ -288,7 +298,7 @@ def _check_messages(messages: Messages) -> list[Mapping[str, Any]]:
             raise ValueError(f'messages[{index}]: must be an object with "role" and "content", got {message!r}')
         if message.get("role") not in ROLES:
             raise ValueError(f"messages[{index}]: role {message.get('role')!r} is none of {', '.join(ROLES)}")
-        if not isinstance(message.get("content"), str):
+        if not is_text(message.get("content")):
             raise ValueError(f'messages[{index}]: "content" must be a text, got {message.get("content")!r}')
         clips += _clips_of(message, index)
     return clips
@@ -302,7 +312,7 @@ def _clips_of(message: Mapping[str, Any], index: int) -> Sequence[Mapping[str, A
 
 
 def _transcript_of(clip: Mapping[str, Any]) -> str:
-    if not isinstance(clip.get("text"), str):
+    if not is_text(clip.get("text")):
         raise ValueError(f'The clip {clip.get("audio")!r} has no "text"; give its transcript, or " " without speech')
     return clip["text"]
 

@@ -12,7 +12,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from desta_jax.config import default_config, to_json
-from desta_jax.files import write_whole
+from desta_jax.files import absolute, write_whole
 from desta_jax.training.step import TrainState
 from desta_jax.tree import Tree, differences, flatten
 from desta_jax.weights.trained import FOLDER
@@ -26,17 +26,20 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str, *, keep: int):
-        policy = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(keep),
-                checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1,
-                                          keep_checkpoints_without_metrics=False),
-            ]
-        )  # fmt: skip
+        def loss(metrics):
+            return metrics["loss"]
+
+        best = checkpoint_managers.BestN(get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False)
+        policy = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep), best])
         self._manager = ocp.CheckpointManager(
-            epath.Path(workdir).resolve() / FOLDER,
+            absolute(workdir) / FOLDER,
             item_handlers=ocp.StandardCheckpointHandler(),
-            options=ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy,
+                best_fn=loss,  # without it the losses are forgotten when the process ends
+                best_mode="min",
+                cleanup_tmp_directories=True,
+            ),
         )
 
     def newest(self) -> int | None:

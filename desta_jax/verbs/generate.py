@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import flags
 
+from desta_jax.files import is_remote
 from desta_jax.verbs.verb import UsageError, Verb, say
 
 
@@ -71,6 +72,8 @@ def _check(values: flags.FlagValues) -> None:
         raise UsageError("--audio, --text and --json belong to --prompt; in a chat, /audio FILE adds a clip")
     if values.text and len(values.text) != len(values.audio):
         raise UsageError(f"--text: {len(values.text)} transcripts for {len(values.audio)} clips; give one for each")
+    if values.out is not None and is_remote(values.out):
+        raise UsageError(f"--out: {values.out} must be a local file, since answers are added to it one by one")
     if values.requests is not None and values.system is not None:
         raise UsageError("--system: the rows of --requests have their own system messages")
 

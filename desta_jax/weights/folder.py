@@ -15,6 +15,7 @@ import transformers
 from etils import epath
 
 from desta_jax import tree
+from desta_jax.files import absolute
 from desta_jax.weights import settings
 from desta_jax.weights.convert import FORMAT, MARKER
 
@@ -35,7 +36,7 @@ class ModelFolder:
 
     def __init__(self, path: str | os.PathLike):
         """Reads the settings; raises ValueError if the folder is no converted one, or is not whole."""
-        self.path = epath.Path(path).resolve()  # TensorStore takes no ".."
+        self.path = absolute(path)
         self.description = self._read_description()
         self.parts: tuple[str, ...] = tuple(self.description["parts"])
         self.llm_config = self._read_json("llm/config.json")

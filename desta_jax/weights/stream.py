@@ -21,6 +21,7 @@ import tensorstore as ts
 from absl import logging
 
 from desta_jax import tree
+from desta_jax.files import absolute
 
 BLOCK_BYTES = 64 * 2**20  # a leaf up to this is one block
 FILE_BYTES = 32 * 2**20
@@ -58,7 +59,7 @@ def write_checkpoint(
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_ocdbt=False, use_zarr3=True)
     with _quiet(), ocp.Checkpointer(handler) as checkpointer:
-        checkpointer.save(path.resolve(), args=ocp.args.PyTreeSave(tree.unflatten(leaves)))
+        checkpointer.save(absolute(path), args=ocp.args.PyTreeSave(tree.unflatten(leaves)))
 
 
 class _LeafWriter(ocp.type_handlers.NumpyHandler):

@@ -6,6 +6,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from desta_jax.files import absolute
 from desta_jax.models.qformer import fold_frames
 from desta_jax.tree import Tree
 
@@ -46,7 +47,7 @@ def read_trained(workdir: str, step: int | None = None) -> tuple[int, Tree]:
 
 
 def _folder(workdir: str) -> epath.Path:
-    return epath.Path(workdir).resolve() / FOLDER
+    return absolute(workdir) / FOLDER
 
 
 def _steps(folder: epath.Path) -> list[int]:
@@ -56,7 +57,7 @@ def _steps(folder: epath.Path) -> list[int]:
 def _restore(item: epath.Path) -> Tree:
     handler = ocp.PyTreeCheckpointHandler()
     shapes = handler.metadata(item).tree["adapter"]
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = {"adapter": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)}
     arguments = ocp.checkpoint_utils.construct_restore_args(like)
     restored = handler.restore(item, args=ocp.args.PyTreeRestore(like, arguments, partial_restore=True))

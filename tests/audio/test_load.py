@@ -1,6 +1,7 @@
 """Loading sound: librosa is the oracle, bad files are errors that name them."""
 
 import os
+import pathlib
 
 import librosa
 import numpy as np
@@ -156,6 +157,28 @@ def test_a_stream_of_unknown_length_is_whole(clip):
         file.seek(40)  # the size of the data chunk
         file.write(b"\xff\xff\xff\xff")
     np.testing.assert_array_equal(load.load_audio(path), expected)
+
+
+def without_length(path):
+    """The same FLAC file as a pipe would have it: its header counts no samples."""
+    data = bytearray(pathlib.Path(path).read_bytes())
+    assert data[:4] == b"fLaC" and data[4] & 0x7F == 0, "the first block is the stream's information"
+    data[21] &= 0xF0  # 36 bits that end at byte 26
+    data[22:26] = bytes(4)
+    return bytes(data)
+
+
+def test_a_flac_that_does_not_say_how_long_it_is_is_left_to_audioread(clip, tmp_path, monkeypatch):
+    path = clip("long.flac")
+    (tmp_path / "piped.flac").write_bytes(without_length(path))
+    monkeypatch.setattr(load, "_read_otherwise", lambda file, why: soundfile.read(path, dtype="float32"))
+    np.testing.assert_array_equal(load.load_audio(tmp_path / "piped.flac"), load.load_audio(path))
+
+
+def test_a_flac_that_does_not_say_how_long_it_is_is_a_bad_clip_where_nothing_else_reads_it(clip):
+    with pytest.raises(load.AudioError, match="bytes of audio: its header does not say how long it is") as caught:
+        load.load_audio(without_length(clip("long.flac")))
+    assert caught.value.reason == "undecodable"
 
 
 def test_what_libsndfile_cannot_open_is_left_to_audioread(clip, monkeypatch):

@@ -43,6 +43,13 @@ def test_only_the_row_that_is_wrong_fails(load, ask, clips, bad_audio):
         "count": ([user, user | {"content": "<|AUDIO|>"}], "messages[1]: <|AUDIO|> stands 1 times"),
         "role": ([user | {"role": "robot"}], "messages[0]: role 'robot' is none of system, user, assistant"),
         "content": ([{"role": "user"}], 'messages[0]: "content" must be a text'),
+        "wrong message": (
+            [*ask("<|AUDIO|> a?", clips[0]), ask("b?", *clips[:2])[0] | {"content": "<|AUDIO|>"}],
+            "messages[0]: <|AUDIO|> stands 2 times in its content but its audios are 1",
+        ),
+        "half a character": ([user | {"content": "a\ud83d"}], 'messages[0]: "content" must be a text'),
+        "a number said": ([user | {"content": "<|AUDIO|>", "audios": [{"audio": clips[0], "text": 7}]}], "got 7"),
+        "a long name": (ask("a?", "data:audio/wav;base64," + 300 * "A"), "no such file"),
         "too long": (ask("a" * 600), "the language model reads at most 512"),
         "untold": ([user | {"content": "<|AUDIO|>", "audios": [{"audio": clips[0]}]}], "has no \"text\""),
     }  # fmt: skip
@@ -62,7 +69,7 @@ def test_only_the_row_that_is_wrong_fails(load, ask, clips, bad_audio):
         assert message in answers[name]["error"], name
     number = len(wrong) + 2
     for line, message in enumerate(["not JSON", "must be a JSON object", None, '"id" must be a text'], number):
-        assert message is None or f"in.jsonl, line {line}: {message}" in answers[str(line)]["error"]
+        assert message is None or f"in.jsonl, line {line}: {message}" in answers[f"line {line}"]["error"]
     assert 'the row has no "messages"' in answers["no messages"]["error"]
     assert "max_new_tokens: must be a whole number, got 1.5" in answers["limit"]["error"]
 

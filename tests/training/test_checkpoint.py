@@ -38,6 +38,14 @@ def test_the_newest_and_the_best_are_kept(saved):
     assert sorted(int(path.name) for path in (saved / "checkpoints").iterdir()) == [2, 4, 5]
 
 
+def test_the_best_is_kept_by_the_processes_that_come_after(saved):
+    for step, loss in ((6, 4.0), (7, None), (8, 3.0)):
+        checkpoints = Checkpoints(str(saved), keep=2)
+        checkpoints.save(step, state_of(float(step)), loss)
+        checkpoints.close()
+    assert sorted(int(path.name) for path in (saved / "checkpoints").iterdir()) == [2, 7, 8]
+
+
 def test_each_comes_back(saved):
     for step, asked in ((5, None), (2, 2)):
         found, adapter = read_trained(str(saved), asked)
