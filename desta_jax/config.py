@@ -14,6 +14,9 @@ from ml_collections import ConfigDict
 
 DTYPES = ("bfloat16", "float32")
 REMAT = ("all", "matmuls", "none")
+ELEMENTS = {"adapter.tap_layers": int, "data.weights": float}
+"""What a tuple in the config holds; the others hold text."""
+EXAMPLES = {int: "(7, 15)", float: "(1, 2.5)", str: "('a', 'b')"}
 
 
 def default_config() -> ConfigDict:
@@ -75,7 +78,7 @@ def default_config() -> ConfigDict:
             "b2": 0.98,
             "eps": 1e-8,
             "weight_decay": 0.01,
-            "clip_norm": 1.0,
+            "clip_norm": 1.0,  # of all gradients together; 0 clips nothing
         }
     )
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1 takes the devices that are left
@@ -84,7 +87,7 @@ def default_config() -> ConfigDict:
     config.evaluate = ConfigDict(
         {
             "every_steps": 0,  # steps between looks at data.validation; 0: at the end only
-            "samples": 4,  # answers to show each time
+            "samples": 4,  # answers to show each time, in a run of one process; they take a copy of the language model
             "benchmarks": (),  # "NAME=FOLDER", such as "mmau=data/mmau": scored while the run goes on
             "benchmark_every_steps": 0,  # 0: at the end only
             "benchmark_questions": 0,  # of each benchmark, the first so many; 0: all
@@ -131,7 +134,10 @@ def make_config(changes: Mapping[str, Any]) -> ConfigDict:
             problems.append(f"{key}: no such key" + (f"; did you mean {near[0]}?" if near else ""))
             continue
         try:
-            config.update_from_flattened_dict({key: _as_type_of(defaults[key], value)})
+            value = _as_type_of(defaults[key], value)
+            if isinstance(value, tuple):
+                _check_elements(value, ELEMENTS.get(key, str))
+            config.update_from_flattened_dict({key: value})
         except (TypeError, ValueError) as error:
             problems.append(f"{key}: {error}")
     problems += _check_values(config)
@@ -192,12 +198,18 @@ def _literal(text: str) -> Any:
 def _as_type_of(default: Any, value: Any) -> Any:
     """The value in its default's type: a lone value for a tuple is a tuple of one, an int will do for a float."""
     if isinstance(default, tuple):
-        return tuple(value) if isinstance(value, (tuple, list)) else (value,) if value != "" else ()
+        return tuple(value) if isinstance(value, (tuple, list)) else (value,) if value not in ("", None) else ()
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(default, bool) != isinstance(value, bool) or not isinstance(value, type(default)):
         raise TypeError(f"expected {type(default).__name__} such as {default!r}, got {value!r}")
     return value
+
+
+def _check_elements(values: tuple, kind: type) -> None:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+            raise TypeError(f"expected {kind.__name__} values, such as {EXAMPLES[kind]}, got {value!r}")
 
 
 def _check_values(config: ConfigDict) -> list[str]:
@@ -249,4 +261,6 @@ def _check_values(config: ConfigDict) -> list[str]:
     require(config.log.every_steps >= 1, f"log.every_steps: must be at least 1, got {config.log.every_steps}")
     require(config.optimizer.peak_learning_rate > 0, "optimizer.peak_learning_rate: must be above 0")
     require(config.optimizer.warmup_steps >= 0, "optimizer.warmup_steps: must be 0 or more")
+    require(config.optimizer.clip_norm >= 0, "optimizer.clip_norm: must be 0 (no clipping) or more")
+    require(train.max_skipped_steps >= 1, f"train.max_skipped_steps: must be at least 1, got {train.max_skipped_steps}")
     return problems

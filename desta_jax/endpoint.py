@@ -30,6 +30,8 @@ class Completion:
     """Whether it reached the limit of new tokens."""
     error: str = ""
     """Why there is no text, where there is none."""
+    outage: bool = False
+    """Whether no reply came at all, try after try: asked later it may be answered."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +52,24 @@ class Endpoint:
     timeout: float = 300.0
 
     def complete(self, requests: Sequence[Messages], **settings: Any) -> list[Completion]:
-        """An answer to each list of messages, in order; one that could not be had says why.
+        """An answer to each list of messages, in order; one that is refused for its own sake says why.
 
         Args:
             requests: lists of {"role", "content"}.
             **settings: of the endpoint, such as max_tokens, temperature, top_p, seed.
 
         Raises:
-            ValueError: the endpoint refuses every request alike (a wrong key, model or address), in its own words.
+            ValueError: the endpoint refuses every request alike (a wrong key, model or address), in its own words; or
+                one that it does not answer, try after try.
         """
-        return self.map(lambda messages: self.ask(messages, **settings)[0], requests)
+
+        def answer(messages: Messages) -> Completion:
+            given = self.ask(messages, **settings)[0]
+            if given.outage:
+                raise ValueError(f"{self.url} does not answer; run this again later to go on. {given.error}")
+            return given
+
+        return self.map(answer, requests)
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """What `work` makes of each item, in order, `at_once` at a time; the first error ends them all."""
@@ -95,7 +105,7 @@ class Endpoint:
             if left:
                 time.sleep(min(pause if after is None else after, _LONGEST_WAIT))
                 pause *= 2
-        return [Completion("", error=f"{trouble} ({self.tries} tries)")]
+        return [Completion("", error=f"{trouble} ({self.tries} tries)", outage=True)]
 
     def _post(self, body: bytes) -> Mapping[str, Any]:
         headers = {"Content-Type": "application/json"}

@@ -55,6 +55,10 @@ def test_a_lone_name_is_a_tuple_of_one():
     assert load_config(PAPER, ["data.train=records/train"]).data.train == ("records/train",)
 
 
+def test_none_is_an_empty_tuple():
+    assert make_config({"data.validation": None, "adapter.tap_layers": None}).data.validation == ()
+
+
 def test_json_gives_the_run_back():
     config = load_config(PAPER, ["data.train=('a',)", "adapter.tap_layers=(1, 2)"])
     assert from_json(to_json(config)) == config
@@ -91,6 +95,12 @@ def test_every_wrong_key_is_named_at_once():
         ("checkpoint.keep", 0),
         ("optimizer.peak_learning_rate", 0.0),
         ("optimizer.warmup_steps", -1),
+        ("optimizer.clip_norm", -1.0),
+        ("train.max_skipped_steps", 0),
+        ("adapter.tap_layers", "7 15 23 31"),
+        ("adapter.tap_layers", (1.5,)),
+        ("data.weights", "1:3"),
+        ("data.train", (1,)),
     ],
 )
 def test_a_value_that_cannot_be_names_its_key(key, value):

@@ -61,9 +61,32 @@ def test_an_answer_that_cannot_be_had_says_why_and_the_others_stand(serve, reply
     server = serve(answer)
     one, two = Endpoint(server.url, "m", wait=0).complete([ask("a"), ask("b")])
     assert one.text == "fine" and two.text == "" and "HTTP 400" in two.error and "too long" in two.error
+
+
+def test_an_endpoint_that_stays_away_stops_everything(serve):
+    """What it was not asked is not lost: the same command goes on later."""
     server = serve(lambda body, times: BUSY)
-    (answer,) = Endpoint(server.url, "m", wait=0, tries=3).complete([ask("a")])
-    assert "503" in answer.error and sum(server.asked.values()) == 3
+    with pytest.raises(ValueError, match=r"does not answer; run this again later to go on.*503"):
+        Endpoint(server.url, "m", wait=0, tries=3, at_once=1).complete([ask(str(number)) for number in range(50)])
+    assert max(server.asked.values()) == 3 and sum(server.asked.values()) < 50
+
+
+def test_half_a_character_of_a_reply_is_left_out(serve, reply_with):
+    server = serve(lambda body, times: reply_with("fine \ud83d"))
+    (answer,) = Endpoint(server.url, "m").complete([ask("a")])
+    assert answer.text == "fine ?"
+
+
+def test_an_interrupt_leaves_what_waits_unasked():
+    asked = []
+
+    def work(item):
+        asked.append(item)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Endpoint("http://127.0.0.1:9", "m", at_once=1).map(work, range(500))
+    assert len(asked) < 500
 
 
 def test_a_wrong_key_stops_everything(serve):
@@ -83,6 +106,6 @@ def test_requests_under_way_are_bounded(serve, reply_with):
     assert server.most_at_once == 3
 
 
-def test_no_server_is_an_error_of_the_request():
-    (answer,) = Endpoint("http://127.0.0.1:9", "m", wait=0, tries=2).complete([ask("a")])
-    assert "no reply that can be read" in answer.error and "2 tries" in answer.error
+def test_no_server_is_an_outage():
+    (answer,) = Endpoint("http://127.0.0.1:9", "m", wait=0, tries=2).ask(ask("a"))
+    assert "no reply that can be read" in answer.error and "2 tries" in answer.error and answer.outage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -153,13 +154,24 @@ def unfaithful(reply: Reply) -> str | None:
     """Asked for an attribute, it does not name the value, or names another one."""
     if reply.right and not _says(reply.text, reply.right):
         return f"does not say {reply.right[0]!r}"
-    found = _says(reply.text, reply.wrong)
-    return f"says {found!r}, not {reply.right[0]!r}" if found else None
+    for word in reply.wrong:  # "low" is not said where it is a part of "very low", which is right
+        longer = [right for right in reply.right if _says(right, [word])]
+        if _says(_without(reply.text, longer), [word]):
+            return f"says {word!r}, not {reply.right[0]!r}"
+    return None
 
 
-def _says(text: str, words: Sequence[str]) -> str | None:
-    """The first of the words that stands in the text as a word of its own."""
-    return next((word for word in words if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE)), None)
+def _says(text: str, words: Sequence[str]) -> bool:
+    """Whether one of the words stands in the text as a word of its own."""
+    return any(re.search(_alone(word), text, re.IGNORECASE) for word in words)
+
+
+def _without(text: str, words: Sequence[str]) -> str:
+    return functools.reduce(lambda rest, word: re.sub(_alone(word), "", rest, flags=re.IGNORECASE), words, text)
+
+
+def _alone(word: str) -> str:
+    return rf"(?<!\w){re.escape(word)}(?!\w)"
 
 
 FILTERS: dict[str, Filter] = {  # a loop comes before the cut that it ends in: it is the cause

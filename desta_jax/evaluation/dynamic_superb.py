@@ -155,8 +155,9 @@ def names_label(response: str, label: str, labels: Sequence[str]) -> bool:
 
 
 def only_number(response: str) -> float | None:
-    """The number that an answer gives, if it gives just one."""
-    found = re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?!\w)", response.replace(",", ""))
+    """The number that an answer gives, if it gives just one; a unit may follow at once ("12.7dB", but not "1st")."""
+    number = r"(?<![\w.])-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\d.]*\d)(?!(?:st|nd|rd|th)\b)"
+    found = re.findall(number, response.replace(",", ""))
     return float(found[0]) if len(set(found)) == 1 else None
 
 
@@ -181,7 +182,7 @@ def _score_task(
     labels = [str(question.row["label"]) for question in asked]
     given = [answers[question.id] for question in asked]
     if metric in _NUMBERS:
-        return {"metric": metric, **_numbers(metric, labels, given)}
+        return {"metric": metric, **_numbers(metric, asked, given)}
     if metric == "bleu":
         return {"metric": metric, **figure(metrics.bleu(labels, given), len(asked))}
     references, heard = [metrics.normalize(text) for text in labels], [metrics.normalize(text) for text in given]
@@ -202,9 +203,17 @@ def _accuracy(
     return share(names_label(answers[question.id], str(question.row["label"]), labels) for question in asked)
 
 
-def _numbers(metric: str, labels: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
-    numbers = [only_number(text) for text in given]
-    pairs = [(float(label), number) for label, number in zip(labels, numbers, strict=True) if number is not None]
+def _numbers(metric: str, asked: Sequence[Question], given: Sequence[str]) -> dict[str, Any]:
+    labels, numbers = [], [only_number(text) for text in given]
+    for question in asked:
+        try:
+            labels.append(float(question.row["label"]))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{question.id}: the label {question.row['label']!r} is no number, as {metric} takes; give the task "
+                "another metric in tasks.json"
+            ) from None
+    pairs = [(label, number) for label, number in zip(labels, numbers, strict=True) if number is not None]
     value = _NUMBERS[metric](*map(list, zip(*pairs, strict=True))) if pairs else None
     return figure(value, len(pairs)) | {"no number": share(number is None for number in numbers)}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from desta_jax.evaluation.run import BENCHMARKS, evaluate_in_training
@@ -23,7 +24,7 @@ SHOWN_TOKENS = 64  # of an answer that is shown
 
 
 class Examiner:
-    """Asks a run's model: over the run's own frozen weights, and what decoding needs beside them is let go of again."""
+    """Asks a run's model: over the run's own frozen weights and, while it is asked, a copy of the language model's."""
 
     def __init__(self, config: ConfigDict, workdir: str, say: Callable[[str], None] = lambda line: None):
         """
@@ -46,7 +47,7 @@ class Examiner:
         """What the model makes of some held-out samples, evenly spread, with their own transcripts: rows of `prompt`,
         `expected`, `answer`."""
         samples = held_out(tuple(run.config.data.validation), run.config.evaluate.samples)
-        given = self._model(run, frozen, adapter).generate(
+        given = self._model(run, frozen, adapter, transcriber=None).generate(
             [_with_sound(sample) for sample in samples],
             max_new_tokens=SHOWN_TOKENS,
             temperature=0,
@@ -63,14 +64,15 @@ class Examiner:
 
     def scores(self, run: Run, frozen: Tree, adapter: Tree, step: int) -> dict[str, float]:
         """Figures on the benchmarks, without a judge; predictions and tables go to WORKDIR/benchmarks/step-N."""
-        model = self._model(run, frozen, adapter)
-        return evaluate_in_training(self._benchmarks, self._out, model, step, limit=self._limit, say=self._say)
-
-    def _model(self, run: Run, frozen: Tree, adapter: Tree) -> Model:
         if self._transcriber is None:
             self._transcriber = restore_transcriber(run.folder, run.model.whisper, run.model.dtype, run.mesh)
+        model = self._model(run, frozen, adapter, self._transcriber)
+        return evaluate_in_training(self._benchmarks, self._out, model, step, limit=self._limit, say=self._say)
+
+    @staticmethod
+    def _model(run: Run, frozen: Tree, adapter: Tree, transcriber: Transcriber | None) -> Model:
         seconds = run.config.data.audio_seconds
-        return assemble(run.folder, run.model, frozen, adapter, self._transcriber, run.prompts, run.mesh, seconds)
+        return assemble(run.folder, run.model, frozen, adapter, transcriber, run.prompts, run.mesh, seconds)
 
 
 @functools.lru_cache(maxsize=1)
@@ -81,7 +83,11 @@ def held_out(folders: tuple[str, ...], count: int) -> list[Sample]:
         source = RecordSource(folder)
         share = count // len(folders) + (number < count % len(folders))
         places = np.linspace(0, len(source), share, endpoint=False).astype(int)
-        samples += [decode(source[int(place)]) for place in dict.fromkeys(places)]
+        for place in dict.fromkeys(places):
+            try:
+                samples.append(decode(source[int(place)]))
+            except (OSError, ValueError) as error:  # the input leaves such samples out too
+                logging.warning("not shown: %s", error)
     return samples
 
 

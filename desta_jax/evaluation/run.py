@@ -162,6 +162,9 @@ def _evaluate_all(
     present = [name for name in BENCHMARKS if (Path(data) / name).exists()]
     if not present:
         raise FileNotFoundError(f"{data} has none of the folders {', '.join(BENCHMARKS)}")
+    if settings.split and not any(settings.split in BENCHMARKS[name].splits for name in present):
+        known = "; ".join(f"{name}: {', '.join(BENCHMARKS[name].splits)}" for name in present)
+        raise ValueError(f"no benchmark has a split {settings.split!r} ({known})")
     reports = {}
     for name in present:
         there = None if predictions is None else _one_of(Path(predictions), name)
@@ -291,7 +294,9 @@ def _reference(reference: float | str | Path | None) -> float | None:
     if not Path(reference).is_file():
         known = ", ".join(speech_ifeval.REFERENCES)
         raise ValueError(f"reference {reference}: neither a number, nor a scores.json, nor one of {known}")
-    rate = table.value_at(json.loads(Path(reference).read_text(encoding="utf-8"))["scores"], ("IFrate",))
+    report = json.loads(Path(reference).read_text(encoding="utf-8"))
+    report = report.get("benchmarks", {}).get("speech_ifeval", report)  # of `all`
+    rate = table.value_at(report["scores"], ("IFrate",)) if "scores" in report else None
     if rate is None:
         raise ValueError(f"{reference} has no IFrate; it needs chain-of-thought, and a judge for it")
     return rate

@@ -100,10 +100,18 @@ def score(
 
 def names_only(response: str, label: str, question: str) -> bool:
     """Whether the response names the true option, by text or letter, and no other of the question's "(a) ..."."""
-    options = re.findall(r"\(([a-z])\)\s*(.*?)(?=\s*\([a-z]\)|\s*$)", question, re.DOTALL)
-    named = {letter for letter, text in options if re.search(rf"\b{re.escape(text)}\b", response, re.IGNORECASE)}
-    named = named or set(re.findall(r"\(([a-z])\)", response)) or set(re.findall(r"^\s*([a-z])\b[.):]?\s*$", response))
-    return named == {label.strip()[1:2]}
+    found = re.findall(r"\(([a-z])\)\s*(.*?)(?=\s*\([a-z]\)|\s*$)", question, re.DOTALL)
+    options = {letter: text.strip().rstrip(".!?") for letter, text in found}
+    said = {letter: text for letter, text in options.items() if text and _holds(response, text)}
+    longest = {a for a, text in said.items() if not any(a != b and _holds(other, text) for b, other in said.items())}
+    given = response.strip().lower()
+    named = longest or set(re.findall(r"\(([a-z])\)", given)) or set(re.findall(r"^([a-z])[.):]?$", given))
+    return named == {label.strip()[1:2].lower()}
+
+
+def _holds(text: str, words: str) -> bool:
+    """Whether the words stand in the text, and end where words end."""
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def _figures(rows: Sequence[Mapping[str, Any]], marks: Mapping[str, bool]) -> dict[str, Any]:

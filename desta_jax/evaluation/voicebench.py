@@ -30,6 +30,9 @@ SETS = {
 }
 """The leaderboard's sets and how each is scored."""
 
+REGIONS = ("usa", "aus", "gbr", "ind_n", "ind_s", "irl", "kenya", "nga", "nzl", "phl", "zaf")
+"""Of sd-qa's speakers; the first is the leaderboard's."""
+
 _TRUTH = {"no": 0, "yes": 1, "(a)": 0, "(b)": 1}
 _SYSTEM = "You help to judge the answers of voice assistants."
 _OPEN = """A user spoke to a voice assistant. Rate the assistant's answer from 1 to 5, from the transcripts below.
@@ -54,25 +57,34 @@ def read(data: Path, split: str) -> list[Question]:
     """The sets that DATA holds, as folders or JSONL files by name; sd-qa's split is the region, usa unless named."""
     questions = []
     for name in SETS:
-        part = ("usa" if split == "test" else split) if name == "sd-qa" else "test"
-        if (data / name).is_dir():
-            rows = list(folders.read(data / name, part))
-        elif (data / f"{name}.jsonl").is_file():
-            rows = [folders.take_audio(row, data) for row in read_lines(data / f"{name}.jsonl")]
-        else:
-            continue
-        questions += [_question(name, number, row, clips) for number, (row, clips) in enumerate(rows)]
+        for part in _parts(data / name, name, split):
+            if (data / name).is_dir():
+                rows = list(folders.read(data / name, part))
+            elif (data / f"{name}.jsonl").is_file():
+                rows = [folders.take_audio(row, data) for row in read_lines(data / f"{name}.jsonl")]
+            else:
+                continue
+            questions += [_question(_id(name, part, n), name, row, clips) for n, (row, clips) in enumerate(rows)]
     if not questions:
         raise FileNotFoundError(f"{data} has none of VoiceBench's sets: {', '.join(SETS)} (folders or .jsonl)")
     return questions
+
+
+def _parts(folder: Path, name: str, split: str) -> list[str]:
+    """Of a set: sd-qa's region, all of mmsu's domains where it comes in those, else "test"."""
+    if name == "sd-qa":
+        return [REGIONS[0] if split == "test" else split]
+    if name == "mmsu" and folder.is_dir() and not {"test", ""} & set(found := folders.splits(folder)):
+        return found
+    return ["test"]
 
 
 def read_predictions(path: Path, split: str) -> list[dict[str, Any]]:
     """The official JSONL files, MODEL-SET-SPLIT-audio.jsonl with `response` a row, in the data set's order."""
     rows = []
     for file in files(path, "*.jsonl"):
-        name = _set_of(file)
-        rows += [{"id": _id(name, n), "text": row.get("response")} for n, row in enumerate(read_lines(file))]
+        name, part = _set_of(file)
+        rows += [{"id": _id(name, part, n), "text": row.get("response")} for n, row in enumerate(read_lines(file))]
     return rows
 
 
@@ -80,10 +92,10 @@ def read_verdicts(path: Path, questions: Sequence[Question]) -> dict[str, tuple[
     """The official result-*.jsonl, with the judge's words in `score`."""
     records = {}
     for file in files(path, "*.jsonl"):
-        name = _set_of(file)
+        name, part = _set_of(file)
         for number, row in enumerate(read_lines(file)):
             if "score" in row:
-                records[_id(name, number)] = (row["response"], [str(word) for word in row["score"]])
+                records[_id(name, part, number)] = (row["response"], [str(word) for word in row["score"]])
     return records
 
 
@@ -233,26 +245,27 @@ def _inquiry(kind: str, question: Question, response: str) -> Inquiry:
     return Inquiry(question.id, response, messages, samples=3, temperature=0.5, top_p=0.95)
 
 
-def _question(name: str, number: int, row: Mapping[str, Any], clips: Sequence[Path | bytes]) -> Question:
-    return Question(_id(name, number), tuple(clips), {"prompt": row.get("prompt", "")}, PROMPT, {**row, "set": name})
+def _question(id: str, name: str, row: Mapping[str, Any], clips: Sequence[Path | bytes]) -> Question:
+    return Question(id, tuple(clips), {"prompt": row.get("prompt", "")}, PROMPT, {**row, "set": name})
 
 
-def _id(name: str, number: int) -> str:
-    return f"{name}/{number}"
+def _id(name: str, part: str, number: int) -> str:
+    return f"{name}/{number}" if part in ("test", REGIONS[0]) else f"{name}/{part}/{number}"
 
 
-def _set_of(file: Path) -> str:
-    """The set that a file of answers is for: the longest of their names that its own holds."""
+def _set_of(file: Path) -> tuple[str, str]:
+    """The set that a file of answers is for, the longest of their names that its own holds, and the part of it."""
     found = [name for name in sorted(SETS, key=len, reverse=True) if name in file.stem]
     if not found:
         raise ValueError(f"{file}: its name holds none of VoiceBench's sets: {', '.join(SETS)}")
-    return found[0]
+    part = re.search(rf"{found[0]}-(\w+)-(?:audio|text|full)", file.stem)
+    return found[0], part[1] if part else "test"
 
 
 BENCHMARK = Benchmark(
     name="voicebench",
     title="VoiceBench",
-    splits=("test",),
+    splits=("test", *REGIONS),
     max_new_tokens=2048,
     read=read,
     read_predictions=read_predictions,

@@ -40,7 +40,7 @@ class Ear:
     audio_lm: AudioLM
     encoder: Tree
     adapter: Tree
-    transcriber: Transcriber
+    transcriber: Transcriber | None
     tokenizer: object
     """Whisper's."""
     mesh: Mesh

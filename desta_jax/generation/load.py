@@ -99,7 +99,7 @@ def assemble(
     audio_lm: AudioLM,
     frozen: Tree,
     adapter: Tree,
-    transcriber: Transcriber,
+    transcriber: Transcriber | None,
     prompts: PromptBuilder,
     mesh: Mesh,
     seconds: int,
@@ -112,7 +112,7 @@ def assemble(
         folder: where the parts come from; its tokenizers and its generation config are read.
         frozen: `encoder` and `lm`.
         adapter: `connector`, and `lora` where there is one.
-        transcriber: from `restore_transcriber`.
+        transcriber: from `restore_transcriber`; None where every transcript will be given.
         seconds: the window that the connector was trained on.
         keep: leave the language model's arrays as they are, and hold a copy; without it they are used up.
     """

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import io
 import multiprocessing
-import os
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from jaxtyping import Bool, Int32, UInt8
 
 from desta_jax.inputs.processes import die_with_parent
 from desta_jax.inputs.prompt import AUDIO_CUT, NO_LABEL, PromptBuilder
+from desta_jax.machine import cores
 from desta_jax.records import schema
 from desta_jax.records.read import RecordSource
 
@@ -111,8 +111,7 @@ def measure(source: RecordSource, prompts: PromptBuilder, processes: int | None 
     """Reads every sample's text and measures it, in parallel where there are many."""
     chunks = [(start, min(start + CHUNK, len(source))) for start in range(0, len(source), CHUNK)]
     if processes is None:
-        cores = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
-        processes = cores if len(source) >= PARALLEL_FROM else 1
+        processes = min(cores(), MOST_PROCESSES) if len(source) >= PARALLEL_FROM else 1
     if processes > 1:
         results = _measure_in_processes(source, prompts, chunks, processes)
     else:

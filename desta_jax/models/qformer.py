@@ -141,5 +141,5 @@ def _with_memory(connector: Tree, scale: Float[Array, " width"], shift: Float[Ar
     cross = dict(connector["layers"]["cross"])
     for name in ("k", "v"):
         kernel, bias = cross[name]["kernel"], cross[name]["bias"]
-        cross[name] = {"kernel": scale[:, None] * kernel, "bias": bias + shift @ kernel}
+        cross[name] = {"kernel": scale[:, None] * kernel, "bias": bias + jnp.dot(shift, kernel, precision="highest")}
     return {**connector, "layers": {**connector["layers"], "cross": cross}}

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from desta_jax.audio.load import SAMPLE_RATE
+from desta_jax.machine import cores
 from desta_jax.records import schema
 from desta_jax.records.read import RecordSource
-from desta_jax.records.workers import Workers, default_workers
+from desta_jax.records.workers import Workers
 
 WINDOW_SECONDS = 30  # what the encoder hears of a clip
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -30,7 +31,7 @@ def describe(directory: str, *, workers: int = 0) -> dict[str, dict]:
         OSError: a damaged record.
     """
     source = RecordSource(directory)
-    workers = min(workers or default_workers(), -(-len(source) // _WORTH_A_PROCESS)) or 1
+    workers = min(workers or cores(), -(-len(source) // _WORTH_A_PROCESS)) or 1
     cuts = np.linspace(0, len(source), 4 * workers + 1).astype(int)
     parts = [(source, range(start, stop)) for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
     measured: dict[str, list] = collections.defaultdict(list)

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 
 from desta_jax.audio import load
+from desta_jax.machine import cores
 from desta_jax.records import index as indexing
 from desta_jax.records import rows, schema, tfrecord
 from desta_jax.records.read import RecordSource
-from desta_jax.records.workers import Progress, Workers, default_workers
+from desta_jax.records.workers import Progress, Workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ def verify(
     )
     problems: dict[int, list[str]] = {}
     records = clips = samples = 0
-    with Workers(workers or default_workers()) as pool:
+    with Workers(workers or cores()) as pool:
         for found in pool.each(_verify_shard, shards, Progress(report, len(source), len(index.shards))):
             number, part = found
             problems[number] = part.problems

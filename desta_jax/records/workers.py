@@ -21,11 +21,6 @@ _POLL_SECONDS = 0.2
 _FIRST_REPORT, _REPORTS = 2.0, 10.0  # seconds until the first line of progress, and between lines
 
 
-def default_workers() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 @dataclasses.dataclass(frozen=True)
 class _Counters:
     rows: Any

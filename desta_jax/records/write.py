@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from desta_jax.audio.load import SAMPLE_RATE
+from desta_jax.machine import cores
 from desta_jax.records import dataset_info
 from desta_jax.records import index as indexing
 from desta_jax.records import rows as manifest_rows
@@ -19,7 +20,7 @@ from desta_jax.records.plan import Plan, count_reasons, make_plan
 from desta_jax.records.read import PROGRESS_DIRECTORY
 from desta_jax.records.rows import Rejection
 from desta_jax.records.shard import ShardNote, ShardTask, make_shard, usable_note
-from desta_jax.records.workers import Progress, Workers, default_workers
+from desta_jax.records.workers import Progress, Workers
 
 SUMMARY_FILE = "summary.json"
 REJECTED_FILE = "rejected.jsonl"
@@ -70,7 +71,7 @@ def write_records(
         raise ValueError(f"{out}: records are written to a local directory; copy it to the bucket afterwards")
     if not 0 <= max_rejected_fraction <= 1:
         raise ValueError(f"max_rejected_fraction: must be from 0 to 1, got {max_rejected_fraction}")
-    with Workers(workers or default_workers()) as pool:
+    with Workers(workers or cores()) as pool:
 
         def scan_all(paths: Sequence[str]) -> list[manifest_rows.ManifestScan]:
             report(f"reading {len(paths)} manifest{'s' * (len(paths) > 1)}")

@@ -17,6 +17,9 @@ from desta_jax.training.step import TrainState
 from desta_jax.tree import Tree, differences, flatten
 from desta_jax.weights.trained import FOLDER
 
+SAMPLES = "samples.json"
+"""In the work directory: which samples the run goes through, and in how many steps."""
+
 
 class Checkpoints:
     """The checkpoints of a work directory: the newest few, and the best by validation loss.
@@ -121,9 +124,9 @@ def from_dict(tree: Tree, like: TrainState) -> TrainState:
     return TrainState(tree["step"], tree["skipped"], tree["adapter"], optimizer)
 
 
-def write_config(workdir: str, text: str) -> None:
-    """Leaves the run's config beside its checkpoints."""
-    path = epath.Path(workdir) / "config.json"
+def write_config(workdir: str, text: str, name: str = "config.json") -> None:
+    """Leaves the run's config, or another of its settings, beside its checkpoints."""
+    path = epath.Path(workdir) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)  # other processes may be reading it
 
@@ -138,6 +141,23 @@ def changed_keys(workdir: str, config: dict) -> dict[str, tuple]:
     younger = flatten(json.loads(to_json(default_config())))
     before |= {key: younger[key] for key in now.keys() & younger.keys() - before.keys()}
     return {key: (before.get(key), now.get(key)) for key in {*before, *now} if before.get(key) != now.get(key)}
+
+
+def check_samples(workdir: str, fingerprint: str, steps: int) -> str:
+    """What stands in the work directory of the samples that a run goes through, and of how many steps; as text.
+
+    Raises:
+        ValueError: the run began with others: it would repeat some and leave out others without a word.
+    """
+    path = epath.Path(workdir) / SAMPLES
+    now = {"fingerprint": fingerprint, "steps": steps}
+    if path.exists() and (before := json.loads(path.read_text())) != now:
+        raise ValueError(
+            f"data.train: these are not the samples that {workdir} began with ({before['steps']} steps then, {steps} "
+            f"now). Give it back the records it had, readable or not; or delete {path}, and the run goes on with those "
+            "of now: some samples it may hear twice, others never"
+        )
+    return json.dumps(now)
 
 
 def _find(tree, kind: type):

@@ -71,13 +71,16 @@ class Heartbeat:
         while not self._closed.wait(self._seconds):
             self._write()
             self._check()
-            self._beat_too()
+            try:
+                self._beat_too()
+            except Exception as error:  # whatever a bucket's client raises: the watch must go on
+                logging.warning("beside the steps: %s", error)
 
     def _write(self) -> None:
         beat = {"step": self._step, "time": round(now(), 1), "process": self._process}
         try:
             write_whole(self._path, json.dumps(beat))
-        except OSError as error:  # a run does not end for this
+        except Exception as error:  # whatever a bucket's client raises: a run does not end for this
             logging.warning("%s cannot be written: %s", self._path, error)
 
     def _check(self) -> None:

@@ -65,6 +65,7 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None, s
     with stop_on_signal() as stop:
         check_resumable(config, workdir)
         run = assemble(config, workdir)
+        samples = checkpoint.check_samples(workdir, run.inputs.fingerprint, run.steps)
         check_can_answer(config)
         checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
         start, others = checkpoints.newest() or 0, jax.process_index() != 0
@@ -80,6 +81,7 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None, s
                 state = restore_or_start(run, frozen, checkpoints)
                 if not others:
                     checkpoint.write_config(workdir, to_json(config))
+                    checkpoint.write_config(workdir, samples, checkpoint.SAMPLES)
                 journal.say(describe(run, frozen, state.adapter))
                 if counted and account.starts > 1:
                     journal.say(account.table())
@@ -100,7 +102,8 @@ def iterate(run, state, frozen, checkpoints, journal, watch, profiler, stop, val
     config, start = run.config, int(state.step)
     step = compile_step(configured_step(config, run.model, run.steps), run.mesh, state, frozen)
     if start == 0 and config.evaluate.every_steps:
-        validate(0, state.adapter)
+        validate.loss(0, state.adapter)
+        validate.show(0, state.adapter)
     rows, done, stopped = run.inputs.shapes.rows, start, False
     with jax.transfer_guard("disallow"):
         batches = run.inputs.batches(start, sharding.local_rows(run.mesh, rows))
@@ -112,14 +115,15 @@ def iterate(run, state, frozen, checkpoints, journal, watch, profiler, stop, val
             watch(done, metrics, began)
             last = done == run.steps
             stopped = stop(done)
-            validated = None
-            if last or _due(done, config.evaluate.every_steps):
-                validated = validate(done, state.adapter)
+            validate_now = last or not stopped and _due(done, config.evaluate.every_steps)
+            loss = validate.loss(done, state.adapter) if validate_now else None
             if last or stopped or _due(done, config.checkpoint.every_steps):
                 with watch.aside("checkpoint"):
-                    checkpoints.save(done, state, validated)
+                    checkpoints.save(done, state, loss)
                     journal.flush()
                 watch.write(done)
+            if validate_now:
+                validate.show(done, state.adapter)
             if not stopped and (last or _due(done, config.evaluate.benchmark_every_steps)):
                 score(done, state.adapter)
             if stopped:
@@ -175,20 +179,29 @@ def check_resumable(config: ConfigDict, workdir: str) -> None:
 
 
 class Validation:
-    """Mean loss over the validation samples, the same ones each time, without dropout."""
+    """Mean loss over the validation samples, the same ones each time, without dropout; and what is answered to some of
+    them, which is asked for apart: it is for people to read, and the state is saved before."""
 
     def __init__(self, run: Run, frozen: Tree, journal: Journal, watch: Watch, answers: Answers | None):
         self._run, self._frozen, self._journal, self._watch, self._answers = run, frozen, journal, watch, answers
         self._loss = jax.jit(functools.partial(mean_loss, run.model))
 
-    def __call__(self, step: int, adapter: Tree) -> float | None:
+    def loss(self, step: int, adapter: Tree) -> float | None:
         """The loss (nats a label token), written to the journal; None without validation data."""
         if self._run.validation is None:
             return None
         with self._watch.aside("evaluation"):
             mean, count = self._mean(adapter)
-            self._journal.validation(step, mean, count, self._shown(adapter))
+            self._journal.validation(step, mean, count)
         return mean if np.isfinite(mean) else None
+
+    def show(self, step: int, adapter: Tree) -> None:
+        """Writes some answers to the journal, where one process can give them."""
+        settings = self._run.config.evaluate
+        if self._run.validation is None or not self._answers or not settings.samples or jax.process_count() > 1:
+            return
+        with self._watch.aside("evaluation"), jax.transfer_guard("allow"):
+            self._journal.answers(step, self._answers(self._run, self._frozen, adapter))
 
     def _mean(self, adapter: Tree) -> tuple[float, int]:
         """Over all label tokens, and how many there are."""
@@ -200,12 +213,6 @@ class Validation:
             total, count = total + loss * labels, count + labels
             self._watch.alive()
         return total / max(1, count), count
-
-    def _shown(self, adapter: Tree) -> list[dict]:
-        if not self._answers or not self._run.config.evaluate.samples or jax.process_count() > 1:
-            return []
-        with jax.transfer_guard("allow"):
-            return self._answers(self._run, self._frozen, adapter)
 
 
 class Scoring:

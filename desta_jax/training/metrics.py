@@ -43,9 +43,11 @@ class Journal:
         folder = epath.Path(workdir)
         self._metrics = JsonLines(folder / "metrics.jsonl", keep_below=start)
         self._validation = JsonLines(folder / "validation.jsonl", keep_below=start or -1)  # step 0 is validated again
+        self._answers = JsonLines(folder / "answers.jsonl", keep_below=start or -1)
         self._benchmarks = (
             JsonLines(folder / "benchmarks.jsonl", keep_below=start) if config.evaluate.benchmarks else None
         )
+        self._files = (self._metrics, self._validation, self._answers, self._benchmarks)
         self._board = _tensorboard(folder, start) if config.log.tensorboard else None
         self._wandb = _wandb(config, workdir) if config.log.wandb_project else None
 
@@ -63,14 +65,20 @@ class Journal:
             f"rate {row['learning_rate']:.2e}  {pace}{mfu}{left}"
         )
 
-    def validation(self, step: int, loss: float, label_tokens: int, answers: list[dict]) -> None:
+    def validation(self, step: int, loss: float, label_tokens: int) -> None:
         """A validation pass after `step` steps."""
         if self._silent:
             return
-        self._validation.write({"step": step, "loss": loss, "label_tokens": label_tokens, "answers": answers})
+        self._validation.write({"step": step, "loss": loss, "label_tokens": label_tokens})
         self._send("validation", step, {"loss": loss})
         self.say(f"step {step}/{self._steps}  held-out loss {loss:.4f} over {label_tokens} label tokens")
+
+    def answers(self, step: int, answers: list[dict]) -> None:
+        """What was answered after `step` steps: rows of `prompt`, `expected`, `answer`."""
+        if self._silent:
+            return
         for answer in answers:
+            self._answers.write({"step": step, **answer})
             self.say(f"  asked    {answer['prompt']}\n  expected {answer['expected']}\n  answered {answer['answer']}")
 
     def scores(self, step: int, figures: Mapping[str, float]) -> None:
@@ -89,13 +97,13 @@ class Journal:
     def flush(self) -> None:
         """Brings remote files up to date."""
         if not self._silent:
-            for file in filter(None, (self._metrics, self._validation, self._benchmarks)):
+            for file in filter(None, self._files):
                 file.flush()
 
     def close(self) -> None:
         if self._silent:
             return
-        for file in filter(None, (self._metrics, self._validation, self._benchmarks)):
+        for file in filter(None, self._files):
             file.close()
         if self._board is not None:
             self._board.close()

@@ -33,7 +33,7 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
     settings = config.optimizer
     decays = functools.partial(map_with_path, lambda path, leaf: not match(r"frames\.\w+", path))
     return optax.chain(
-        optax.clip_by_global_norm(settings.clip_norm),
+        optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm else optax.identity(),
         optax.adamw(
             learning_rate(config, steps),
             b1=settings.b1,

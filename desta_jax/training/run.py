@@ -55,7 +55,9 @@ def assemble(config: ConfigDict, workdir: str) -> Run:
     validation = None
     if config.data.validation:
         validation = evaluation_inputs(config, prompts, rows_per_step=rows, cache=workdir)
-    check_same_everywhere(inputs)
+    check_same_everywhere("data.train", inputs)
+    if validation is not None:
+        check_same_everywhere("data.validation", validation)
     steps = config.train.steps or max(1, config.train.epochs * inputs.rows_per_epoch // rows)
     return Run(
         config=config,
@@ -103,15 +105,15 @@ def check_rows(config: ConfigDict, mesh: Mesh, rows: int) -> None:
         )
 
 
-def check_same_everywhere(inputs: Inputs) -> None:
-    """Processes that plan other rows would train on other samples without a word."""
+def check_same_everywhere(key: str, inputs: Inputs) -> None:
+    """Processes that plan other rows would train on other samples without a word, or wait for each other for ever."""
     if jax.process_count() == 1:
         return
     from jax.experimental import multihost_utils
 
     mine = np.frombuffer(bytes.fromhex(inputs.fingerprint), np.uint8)
     if not (multihost_utils.process_allgather(mine) == mine).all():
-        raise ValueError("data.train: the processes see different records; copy the same folder to every host")
+        raise ValueError(f"{key}: the processes see different records; copy the same folder to every host")
 
 
 def load_frozen(run: Run) -> Tree:
@@ -128,6 +130,7 @@ def first_adapter(run: Run) -> Tree:
     if "adapter" not in run.folder.parts:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
         return jax.jit(model.init_adapter, out_shardings=shardings)(jax.random.key(run.config.seed))
+    _check_heard_alike(run)
     try:
         return run.folder.restore("adapter", like)
     except ValueError as error:
@@ -136,6 +139,21 @@ def first_adapter(run: Run) -> Tree:
             "(set adapter.num_layers, prompt_size, tap_layers, lora_rank as there, or convert without --adapter): "
             f"{error}"
         ) from error
+
+
+def _check_heard_alike(run: Run) -> None:
+    """What no shape shows: other layers, or LoRA at another strength, would be taken for those it was trained with."""
+    told, mine = run.folder.adapter_config, run.model.adapter
+    taps = tap_layers_for(run.model.whisper.encoder_layers, tuple(told.get("target_layer_ids") or ()))
+    wrong = [("adapter.tap_layers", taps, mine.tap_layers)]
+    if mine.lora_rank:
+        wrong.append(("adapter.lora_alpha", float(told.get("lora_alpha", 16.0)), mine.lora_alpha))
+    lines = [f"{key}: {theirs} there, {ours} in the config" for key, theirs, ours in wrong if theirs != ours]
+    if lines:
+        raise ValueError(
+            f"the adapter in {run.folder.path} was trained otherwise; set these as there, or convert without "
+            "--adapter:\n  " + "\n  ".join(lines)
+        )
 
 
 def describe(run: Run, frozen: Tree, adapter: Tree) -> str:

@@ -15,11 +15,11 @@ import librosa
 import numpy as np
 import soundfile
 
+from desta_jax.machine import cores
 from desta_jax.records import schema
 from desta_jax.records.describe import describe
 from desta_jax.records.read import RecordSource
 from desta_jax.records.verify import verify
-from desta_jax.records.workers import default_workers
 from desta_jax.records.write import write_records
 
 KINDS = [
@@ -72,7 +72,7 @@ def timed(function, *arguments, **options) -> float:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=600)
-    parser.add_argument("--workers", type=int, default=default_workers())
+    parser.add_argument("--workers", type=int, default=cores())
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         directory = pathlib.Path(temporary)

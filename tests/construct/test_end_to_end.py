@@ -84,7 +84,7 @@ def test_metadata_to_rows_to_records_to_training_steps(spoken, model_folder, tea
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in metrics if "loss" in row] == [1, 2]
     assert all(np.isfinite(row["loss"]) and row["label_tokens"] > 0 for row in metrics if "loss" in row)
-    assert json.loads((tmp_path / "run" / "validation.jsonl").read_text())["answers"] == [shown]
+    assert json.loads((tmp_path / "run" / "answers.jsonl").read_text()) == {"step": 2, **shown}
     figures = [json.loads(line) for line in (tmp_path / "run" / "benchmarks.jsonl").read_text().splitlines()]
     assert figures == [{"step": 1, "x": 1}, {"step": 2, "x": 2}]
 

@@ -28,7 +28,19 @@ def test_an_answer_is_right_that_names_its_label_alone(response, label, right):
 
 @pytest.mark.parametrize(
     "response, number",
-    [("4", 4.0), ("About -3.5 dB.", -3.5), ("1,200", 1200.0), ("4 of 5", None), ("4, yes 4", 4.0), ("none", None)],
+    [
+        ("4", 4.0),
+        ("About -3.5 dB.", -3.5),
+        ("1,200", 1200.0),
+        ("4 of 5", None),
+        ("4, yes 4", 4.0),
+        ("none", None),
+        ("12.7dB", 12.7),
+        ("-0.25m", -0.25),
+        ("12s", 12.0),
+        ("the 1st of 3", 3.0),
+        ("1.2.3", None),
+    ],
 )
 def test_the_only_number_of_an_answer(response, number):
     assert dynamic_superb.only_number(response) == number

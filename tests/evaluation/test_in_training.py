@@ -90,6 +90,20 @@ def test_a_run_answers_as_the_model_loaded_from_its_checkpoint_does(begun, tmp_p
     assert examiner.answers(made, frozen, adapter) == shown  # the run's own weights are still whole
 
 
+def test_a_held_out_sample_that_cannot_be_read_is_not_shown(records, monkeypatch):
+    read = in_training.RecordSource.__getitem__
+
+    def damaged(source, place):
+        if place == 2:
+            raise OSError("a record is damaged")
+        return read(source, place)
+
+    held_out.cache_clear()
+    monkeypatch.setattr(in_training.RecordSource, "__getitem__", damaged)
+    assert [sample.id for sample in held_out((str(records),), 4)] == ["0", "4", "6"]
+    held_out.cache_clear()
+
+
 def test_a_run_takes_benchmarks(begun, tmp_path):
     made, frozen, adapter, examiner = begun
     figures = examiner.scores(made, frozen, adapter, 2)

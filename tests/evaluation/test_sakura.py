@@ -113,6 +113,9 @@ def test_recorded_judgements_hold_for_their_response_only(data):
         ("(b)", True),
         ("b", True),
         ("(b) dog", True),
+        ("B", True),
+        ("(B).", True),
+        ("b)", True),
         ("a cat or a dog", False),
         ("(a) dog", True),  # the words go before the letter
         ("cow", False),
@@ -123,6 +126,21 @@ def test_recorded_judgements_hold_for_their_response_only(data):
 )
 def test_option_match_without_a_judge(response, right):
     assert sakura.names_only(response, "(b) dog", HEAR) == right
+
+
+@pytest.mark.parametrize(
+    "response, right",
+    [
+        ("They are likely to cry and to frown.", True),
+        ("they are likely to cry and to frown", True),
+        ("They are likely to cry.", False),
+        ("They are likely to cry. They are likely to cry and to frown.", True),  # the one holds the other
+        ("They smile!", False),
+    ],
+)
+def test_options_that_are_sentences_are_matched_without_their_stops(response, right):
+    question = "What then? (a) They are likely to cry. (b) They are likely to cry and to frown. (c) They smile!"
+    assert sakura.names_only(response, "(b) They are likely to cry and to frown.", question) == right
 
 
 def test_a_model_is_asked_both_questions_of_a_clip(data, model):

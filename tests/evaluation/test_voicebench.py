@@ -194,6 +194,29 @@ def test_folders_as_datasets_saves_and_as_the_hub_has_them(tmp_path, write_wav):
         voicebench.read(tmp_path / "data", "nga")
 
 
+def test_mmsu_comes_in_domains_and_sd_qa_in_regions(tmp_path, write_jsonl, write_wav):
+    write_wav(tmp_path / "clip.wav")
+    rows = [{"prompt": "Which?", "reference": "A", "audio": "../clip.wav"}]
+    for place in ("mmsu/law", "mmsu/physics", "sd-qa/usa", "sd-qa/aus"):
+        write_jsonl(tmp_path / f"{place}.jsonl", rows)
+    assert [question.id for question in voicebench.read(tmp_path, "test")] == [
+        "sd-qa/0",
+        "mmsu/law/0",
+        "mmsu/physics/0",
+    ]
+    assert voicebench.read(tmp_path, "aus")[0].id == "sd-qa/aus/0"
+    for place in ("mmsu-law", "mmsu-physics", "sd-qa-usa", "sd-qa-aus", "bbh-test"):
+        write_jsonl(tmp_path / "said" / f"ours-{place}-audio.jsonl", [{"response": place}])
+    said = {row["id"]: row["text"] for row in voicebench.read_predictions(tmp_path / "said", "test")}
+    assert said == {
+        "sd-qa/0": "sd-qa-usa",
+        "sd-qa/aus/0": "sd-qa-aus",
+        "mmsu/law/0": "mmsu-law",
+        "mmsu/physics/0": "mmsu-physics",
+        "bbh/0": "bbh-test",
+    }
+
+
 def test_a_model_hears_the_clip_and_no_text(data, model):
     (data / "bbh.jsonl").unlink()
     asked = model(lambda messages: "A")

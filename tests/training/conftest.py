@@ -35,6 +35,12 @@ def write_rows(folder: pathlib.Path, count: int, seed: int) -> pathlib.Path:
     return manifest
 
 
+@pytest.fixture
+def tones():
+    """The function that writes so many rows."""
+    return write_rows
+
+
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory, micro_models_folder):
     """A folder with model/, llama/, whisper/, train/ and validation/."""

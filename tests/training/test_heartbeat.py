@@ -55,6 +55,15 @@ def test_what_else_is_to_be_done_is_done_with_each_beat(tmp_path):
         wait_until(lambda: beats)
 
 
+def test_the_watch_goes_on_whatever_a_bucket_answers(tmp_path, monkeypatch, capfd):
+    def refuse(*_):
+        raise RuntimeError("503")
+
+    monkeypatch.setattr("desta_jax.training.heartbeat.write_whole", refuse)
+    with Heartbeat(str(tmp_path), stall(alarm_seconds=1), 0, beat=refuse):
+        wait_until(lambda: "STALLED" in capfd.readouterr().err)
+
+
 def test_a_stalled_process_shows_what_it_does_then_ends(tmp_path):
     ended = subprocess.run([sys.executable, "-c", STALL, tmp_path], capture_output=True, text=True, timeout=120)
     assert ended.returncode == STALLED not in (0, STOPPED)  # so that the launch scripts count an error

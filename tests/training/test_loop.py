@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from desta_jax.records.write import write_records
 from desta_jax.training.export import export
 from desta_jax.training.loop import COMPLETE, STOPPED, train
 from desta_jax.tree import flatten
@@ -103,6 +104,22 @@ def test_a_run_goes_on_over_another_mesh(config_of, whole, tmp_path, metrics_of)
         assert row["loss"] == pytest.approx(expected["loss"], rel=1e-4)  # sums in another order, six Adam steps
 
 
+def test_a_run_does_not_go_on_with_other_samples(config_of, tones, tmp_path):
+    def records(count):
+        shutil.rmtree(tmp_path / "records", ignore_errors=True)
+        manifest = tones(tmp_path, count, 3)
+        write_records([str(manifest)], str(tmp_path), str(tmp_path / "records"), shards=1, workers=1, report=str)
+
+    records(9)
+    config, workdir = config_of(**{"data.train": (str(tmp_path / "records"),)}), tmp_path / "run"
+    assert train(config, str(workdir)) == COMPLETE
+    records(10)
+    with pytest.raises(ValueError, match=r"data.train: these are not the samples.*delete .*samples\.json"):
+        train(config, str(workdir))
+    (workdir / "samples.json").unlink()
+    assert train(config, str(workdir)) == COMPLETE
+
+
 def test_a_complete_run_has_nothing_left_to_do(config_of, whole, metrics_of):
     before = metrics_of(whole)
     assert train(config_of(), str(whole)) == COMPLETE
@@ -138,6 +155,10 @@ def test_training_starts_from_the_converted_folders_adapter(config_of, micro, wh
     assert metrics_of(tmp_path / "on")[0]["loss"] < metrics_of(whole)[1]["loss"]
     with pytest.raises(ValueError, match=r"adapter\.num_layers.*\n.*connector\.layers"):
         train(config_of(**{"model.checkpoint": str(folder), "adapter.num_layers": 2}), str(tmp_path / "other"))
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(settings | {"target_layer_ids": [0, 0]}))
+    with pytest.raises(ValueError, match=r"adapter\.tap_layers: \(0, 0\) there, \(0, 1\) in the config"):
+        train(config_of(**{"model.checkpoint": str(folder)}), str(tmp_path / "deaf"))
 
 
 def test_a_loss_that_stays_not_finite_stops_the_run(config_of, tmp_path):

@@ -1,5 +1,6 @@
 """Runs of several processes on this machine: eight devices in all, whatever the number of processes."""
 
+import json
 import os
 import pathlib
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 
 import pytest
+from bucket_server import BucketServer
 
 from desta_jax.training.loop import COMPLETE, STOPPED
 from desta_jax.weights.trained import read_trained
@@ -73,6 +75,33 @@ def test_killed_as_two_processes_and_resumed_as_four_over_another_mesh(config_of
     four = launch(config_of(**{"mesh.fsdp": 4, "mesh.tensor": 2}), workdir, 4)
     assert [process.wait() for process in four] == [COMPLETE] * 4, said(tmp_path)
     assert_same_run(metrics_of(workdir), metrics_of(whole))
+
+
+def test_a_run_whose_model_and_work_directory_are_in_a_bucket_is_killed_and_goes_on(
+    config_of, micro, whole, launch, tmp_path, monkeypatch
+):
+    bucket = BucketServer()
+    for variable in ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL"):
+        monkeypatch.setenv(variable, bucket.url)
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # it looks for credentials at every request
+    monkeypatch.chdir(tmp_path)
+    bucket.objects.upload(micro / "model", "runs", "model")
+    config, workdir = config_of(**{"model.checkpoint": "gs://runs/model"}), "gs://runs/a"
+    pair = launch(config, workdir, 2)
+    while not any(name.startswith("a/checkpoints/4/") for _, name in list(bucket.objects)):
+        assert all(process.poll() is None for process in pair), said(tmp_path)
+        time.sleep(0.05)
+    for process in pair:
+        process.kill()
+    assert [process.wait() for process in launch(config, workdir, 2)] == [COMPLETE] * 2, said(tmp_path)
+    exported = [sys.executable, "-m", "desta_jax", "export", "--workdir", workdir, "--out", "adapter"]
+    assert subprocess.run(exported, check=False).returncode == 0
+    assert not bucket.unknown and not (tmp_path / "gs:").exists()
+
+    lines = bucket.objects["runs", "a/metrics.jsonl"][0].splitlines()
+    expected = (whole / "metrics.jsonl").read_text().splitlines()
+    assert_same_run(*([json.loads(line) for line in rows] for rows in (lines, expected)))
+    assert "step 1/6" not in (tmp_path / "config2-0.txt").read_text(), "it begins where the killed one had saved"
 
 
 def test_a_signal_to_one_process_stops_all_of_them_after_saving(config_of, launch, tmp_path, metrics_of):

@@ -57,14 +57,15 @@ def test_a_run_in_a_bucket_keeps_config_account_journal_and_heartbeat(bucket):
     account.spend("step", 1010.0)
     account.write(5)
     journal = Journal(WORKDIR, config, start=0, steps=9)
-    journal.validation(5, 1.0, 10, [])
+    journal.validation(5, 1.0, 10)
     journal.close()
     with Heartbeat(WORKDIR, config.stall, 0):
         pass
     again = Account(WORKDIR, step=5, began=1020.0, last_seen=None)
     assert again.starts == 2 and again.goodput() == 0.5
     assert last_seen(WORKDIR) > 1e9
-    names = {"config.json", "goodput.jsonl", "metrics.jsonl", "validation.jsonl", "heartbeat-0.json"}
+    names = {"config.json", "heartbeat-0.json"}
+    names |= {f"{name}.jsonl" for name in ("goodput", "metrics", "validation", "answers")}
     assert {name.rpartition("/")[2] for name in bucket} == names
 
 
