@@ -6,6 +6,7 @@ import ast
 import difflib
 import importlib.util
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -145,6 +146,41 @@ def make_config(changes: Mapping[str, Any]) -> ConfigDict:
         raise ValueError("The config has problems:\n  " + "\n  ".join(problems))
     config.lock()
     return config
+
+
+def mesh_sizes(data: int, fsdp: int, tensor: int, *, devices: int) -> dict[str, int]:
+    """The mesh's axes over so many devices; one of the sizes may be -1 and takes the devices that are left.
+
+    Raises:
+        ValueError: sizes that do not multiply to the number of devices.
+    """
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    asked = " x ".join(map(str, sizes.values()))
+    known = math.prod(size for size in sizes.values() if size != -1)
+    sizes = {axis: devices // known if size == -1 else size for axis, size in sizes.items()}
+    if math.prod(sizes.values()) != devices:
+        raise ValueError(
+            f"mesh: data x fsdp x tensor = {asked} does not fit {devices} devices; choose sizes that multiply to "
+            f"{devices}, or set one of mesh.data, mesh.fsdp, mesh.tensor to -1 and let the others divide it"
+        )
+    return sizes
+
+
+def rows_per_step(config: ConfigDict) -> int:
+    """Rows of a global step."""
+    return config.train.batch_size // (config.data.clips_per_row if config.data.pack else 1)
+
+
+def check_rows(config: ConfigDict, row_shards: int) -> None:
+    """Raises ValueError unless each part of a step lies evenly over so many parts of the mesh (data x fsdp)."""
+    rows, shards = rows_per_step(config), row_shards * config.train.accumulate
+    if rows % shards:
+        packed = f" (packed, {config.data.clips_per_row} clips a row)" if config.data.pack else ""
+        raise ValueError(
+            f"train.batch_size: its {rows} rows{packed} do not divide into {shards} parts "
+            f"(mesh.data x mesh.fsdp = {row_shards}, train.accumulate = {config.train.accumulate}); "
+            f"take a multiple of {shards * (config.data.clips_per_row if config.data.pack else 1)}"
+        )
 
 
 def to_json(config: ConfigDict) -> str:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from desta_jax import tree
+from desta_jax.config import mesh_sizes
 from desta_jax.tree import Tree
 
 AXES = ("data", "fsdp", "tensor")
@@ -45,25 +47,23 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
         ValueError: sizes that do not multiply to the number of devices, or a `data` that slices do not divide.
     """
     devices = list(devices if devices is not None else jax.devices())
-    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
-    asked = " x ".join(map(str, sizes.values()))
-    known = math.prod(size for size in sizes.values() if size != -1)
-    sizes = {axis: len(devices) // known if size == -1 else size for axis, size in sizes.items()}
-    if math.prod(sizes.values()) != len(devices):
-        raise ValueError(
-            f"mesh: data x fsdp x tensor = {asked} does not fit {len(devices)} devices; choose sizes that multiply to "
-            f"{len(devices)}, or set one of mesh.data, mesh.fsdp, mesh.tensor to -1 and let the others divide it"
-        )
+    shape = tuple(mesh_sizes(data, fsdp, tensor, devices=len(devices)).values())
     slices = len({getattr(device, "slice_index", 0) for device in devices})
-    shape = tuple(sizes.values())
-    if slices > 1:
-        if shape[0] % slices:
-            raise ValueError(f"mesh.data: {shape[0]} must be a multiple of the {slices} slices")
-        from jax.experimental import mesh_utils
+    if shape[0] % slices:
+        raise ValueError(f"mesh.data: {shape[0]} must be a multiple of the {slices} slices")
+    try:
+        grid = _arranged(shape, slices, devices, split=False)
+    except NotImplementedError:  # no axis of the mesh is made of whole axes of the torus
+        grid = _arranged(shape, slices, devices, split=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
-        grid = mesh_utils.create_hybrid_device_mesh((shape[0] // slices, *shape[1:]), (slices, 1, 1), devices)
-        return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
-    return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+
+def _arranged(shape: tuple[int, ...], slices: int, devices: Sequence[jax.Device], *, split: bool) -> np.ndarray:
+    """The devices in the mesh's order, neighbours near each other; `split` lets several axes share one of the torus."""
+    if slices == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=split)
+    inner, outer = (shape[0] // slices, *shape[1:]), (slices, *(1 for _ in shape[1:]))
+    return mesh_utils.create_hybrid_device_mesh(inner, outer, devices, allow_split_physical_axes=split)
 
 
 def partition(path: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:

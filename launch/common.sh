@@ -13,7 +13,7 @@ readonly MOUNT_ROOT=/gcs           # on a worker: the bucket B is seen at /gcs/B
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 verb=""
-project="" zone="" name="" topology="" config="" workdir="" model=""
+project="" zone="" name="" topology="" accelerator_type="" config="" workdir="" model=""
 records=() overrides=()
 slices=1 spot=no keep=no dry_run=no
 poll_seconds=30 patience=10 max_errors=3
@@ -235,24 +235,30 @@ check_config() {
   check_config_with_python
 }
 
-# Finds wrong keys before the TPUs do, where this machine's Python can import the config module.
+# Finds wrong keys, and a batch that does not divide over the chips, before the TPUs do, where this machine's Python can
+# import the config module.
 check_config_with_python() {
   local python status=0 message
   python=$(command -v python3) || { say "note: no python3 here, so the config's keys are not checked" && return; }
-  message=$(cd "$repository" && "$python" - "$config" "${overrides[@]}" 2>&1 <<'PYTHON'
+  message=$(cd "$repository" && "$python" - $((slices * hosts * chips_per_host)) "$config" "${overrides[@]}" 2>&1 <<'PYTHON'
 import sys
 try:
-    from desta_jax.config import load_config
+    from desta_jax.config import check_rows, load_config, mesh_sizes
 except ImportError:
     sys.exit(3)
 try:
-    load_config(sys.argv[1], [override.removeprefix("--config.") for override in sys.argv[2:]])
+    chips, file, *overrides = sys.argv[1:]
+    config = load_config(file, [override.removeprefix("--config.") for override in overrides])
+    sizes = mesh_sizes(**config.mesh, devices=int(chips))
+    check_rows(config, sizes["data"] * sizes["fsdp"])
+    if int(chips) > 1 and sizes["fsdp"] == sizes["tensor"] == 1:
+        print("note: mesh.fsdp and mesh.tensor are 1, so each chip holds the whole model: see `desta-jax plan`")
 except (ValueError, FileNotFoundError) as error:
     sys.exit(f"{error}")
 PYTHON
   ) || status=$?
   case $status in
-    0) ;;
+    0) [[ -z $message ]] || say "$message" ;;
     3) say "note: desta_jax does not import here, so the config's keys are not checked" ;;
     *) die "--config $config: $message" ;;
   esac
@@ -357,9 +363,12 @@ mark_complete() {
   run gcloud storage cp "$note" "$workdir/launch/complete"
 }
 
+# look_for_costs, of the script that sources this: says so where TPUs of this name are still there. They may be another
+# run's, so they are left.
 leave_if_complete() {
   if is_marked_complete; then
     say "The run in $workdir is complete. To train on (more steps, say), first: gcloud storage rm $workdir/launch/complete"
+    look_for_costs
     exit 0
   fi
 }

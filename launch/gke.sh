@@ -43,7 +43,7 @@ own_flag() {
 
 place=() in_cluster=() # --zone and --project; those and --cluster
 assumed_cluster="" assumed_pools="" assumed_jobset="" # what a dry run takes the cloud to answer
-pools="" errors=0 tpus_may_cost=no
+pools="" errors=0 tpus_may_cost=no cluster_may_cost=no
 
 # --- the cluster ---------------------------------------------------------------------------------------------------
 
@@ -70,6 +70,7 @@ ensure_cluster() {
       ABSENT)
         # A small pool of CPU nodes for the JobSet controller; the buckets are mounted by the FUSE driver, as the
         # pods' service account (workload identity).
+        cluster_may_cost=yes
         run gcloud container clusters create "$cluster" "${place[@]}" --machine-type=e2-standard-4 --num-nodes=1 \
           "--workload-pool=$project.svc.id.goog" --addons=GcsFuseCsiDriver || give_up "the cluster could not be created"
         assumed_cluster="$cluster RUNNING"
@@ -97,13 +98,16 @@ ensure_jobset_controller() {
 
 # The pods' service account may write the work directory's bucket and read the others.
 grant_buckets() {
-  local bucket role member
+  local bucket role roles member
   member="principal://iam.googleapis.com/projects/$project_number/locations/global/workloadIdentityPools/$project.svc.id.goog/subject/ns/default/sa/desta-jax"
   for bucket in "${buckets[@]}"; do
-    role=roles/storage.objectViewer
-    [[ $bucket != "$(bucket_of "$workdir")" ]] || role=roles/storage.objectUser
-    run gcloud storage buckets add-iam-policy-binding "gs://$bucket" "--member=$member" "--role=$role" \
-      --format=none || die "cannot let the pods use gs://$bucket: you need roles/storage.admin on it"
+    # Checkpoints ask for the bucket itself too, which legacyBucketReader allows.
+    roles=(roles/storage.objectViewer)
+    [[ $bucket != "$(bucket_of "$workdir")" ]] || roles=(roles/storage.objectUser roles/storage.legacyBucketReader)
+    for role in "${roles[@]}"; do
+      run gcloud storage buckets add-iam-policy-binding "gs://$bucket" "--member=$member" "--role=$role" \
+        --format=none || die "cannot let the pods use gs://$bucket: you need roles/storage.admin on it"
+    done
   done
 }
 
@@ -221,6 +225,11 @@ show_new_log() {
   log_since=$now
 }
 
+leave_alone() {
+  say "The cluster does not answer. The JobSet runs on by itself; the same command again follows it."
+  exit 1
+}
+
 # Follows the JobSet to its end; `terminal` says which.
 follow() {
   local last="" unanswered=0
@@ -233,7 +242,7 @@ follow() {
     last="$terminal $restarts"
     case $terminal in
       Completed | Failed | ABSENT) return ;;
-      UNKNOWN) ((++unanswered <= patience)) || give_up "the cluster does not answer" ;;
+      UNKNOWN) ((++unanswered <= patience)) || leave_alone ;;
       *) unanswered=0 ;;
     esac
     pause
@@ -248,6 +257,11 @@ check_slices() {
 
 name_run() {
   run_id=$(printf '%s\n' "$workdir" "${train_words[@]}" | cksum | cut -d ' ' -f 1)
+}
+
+look_for_costs() {
+  look_at_cluster
+  [[ $cluster_state == ABSENT ]] || cluster_may_cost=yes
 }
 
 verb_run() {
@@ -266,7 +280,7 @@ verb_run() {
   follow
   case $terminal in
     Completed)
-      mark_complete
+      mark_complete || say "warning: $workdir/launch/complete could not be written: the same command would start the run once more"
       say "The run in $workdir is complete."
       ;;
     Failed) give_up "the JobSet failed: too many errors" ;;
@@ -345,6 +359,9 @@ warn_of_costs() {
   [[ $tpus_may_cost == no || $dry_run == yes ]] ||
     say "note: the TPUs of $name may be running, and costing. To go on: the same command again. To end it:" \
       "launch/gke.sh down --project $project --zone $zone --name $name --cluster $cluster"
+  [[ $tpus_may_cost == yes || $cluster_may_cost == no || $dry_run == yes ]] ||
+    say "note: the cluster $cluster is there, and its CPU node costs. To end it:" \
+      "launch/gke.sh down --project $project --zone $zone --name $name --cluster $cluster --with_cluster"
   exit "$code"
 }
 

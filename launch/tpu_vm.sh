@@ -58,20 +58,21 @@ look_at_slice() {
   while read -r found_name line found_type; do
     [[ $found_name == "$name" ]] || continue
     state=$line
-    [[ -z $topology || -z $found_type || $found_type == "$accelerator_type" ]] ||
+    [[ -z $accelerator_type || -z $found_type || $found_type == "$accelerator_type" ]] ||
       die "--name $name is a $found_type, not a $accelerator_type: take another name, or run down first"
   done <<<"$answer"
 }
 
-# Puts this run's TPU VMs in `nodes`, one line each: NAME STATE WORKERS.
+# Puts this run's TPU VMs in `nodes`, one line each: NAME STATE WORKERS QUEUED_RESOURCE. With runs named aqa and aqa-1,
+# only the last tells whose aqa-1 is; where it is not given, the name decides.
 look_at_nodes() {
   local assumed="" index
   for ((index = 0; index < slices; index++)); do
     [[ -z $assumed_state ]] || assumed+="$(node_name "$index") READY ${hosts:-1}"$'\n'
   done
   query "$assumed" gcloud compute tpus tpu-vm list "${place[@]}" \
-    "--format=value(name.basename(),state,networkEndpoints.len())" || return 1
-  nodes=$(grep -E "^$name(-[0-9]+)?[[:space:]]" <<<"$answer" || true)
+    "--format=value(name.basename(),state,networkEndpoints.len(),queuedResource.basename())" || return 1
+  nodes=$(awk -v name="$name" '$1 ~ "^" name "(-[0-9]+)?$" && ($4 == "" || $4 == name)' <<<"$answer")
 }
 
 node_name() { if ((slices == 1)); then echo "$name"; else echo "$name-$1"; fi; }
@@ -238,7 +239,8 @@ follow() {
         verdict=interrupted
         return
       fi
-      ((++silent <= patience)) || { verdict=lost && return; }
+      # Where gcloud does not answer either, nothing is known of the slice, and it trains on by itself.
+      [[ $state == UNKNOWN ]] || ((++silent <= patience)) || { verdict=lost && return; }
       pause
       continue
     fi
@@ -375,6 +377,11 @@ warn_of_costs() {
   exit "$code"
 }
 
+look_for_costs() {
+  look_at_slice
+  [[ $state == ABSENT ]] || slice_may_cost=yes
+}
+
 verb_run() {
   check_run_locally
   name_run
@@ -382,7 +389,7 @@ verb_run() {
   leave_if_complete
   upload_source
   run_until_complete
-  mark_complete
+  mark_complete || say "warning: $workdir/launch/complete could not be written: the same command would start the run once more"
   say "The run in $workdir is complete."
   if [[ $keep == yes ]]; then return; fi
   tear_down
@@ -414,7 +421,7 @@ case $verb in
   run) verb_run ;;
   status) verb_status ;;
   logs) verb_logs ;;
-  stop) stop_on_workers ;;
+  stop) slice_may_cost=yes && stop_on_workers ;;
   down) tear_down ;;
   *) die "no such verb: $verb; --help lists them" ;;
 esac

@@ -11,9 +11,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from desta_jax.audio.load import SAMPLE_RATE
+from desta_jax.config import rows_per_step
 from desta_jax.inputs.pipeline import MULTIPLE, Shapes, training_inputs
 from desta_jax.inputs.prompt import PromptBuilder
-from desta_jax.training.run import rows_per_step
 from desta_jax.weights.folder import ModelFolder
 
 AQA5M_SAMPLES = 4_963_845

@@ -21,11 +21,11 @@ import jax
 from jax.experimental import topologies
 
 from desta_jax import sharding
-from desta_jax.config import from_json
+from desta_jax.config import check_rows, from_json
 from desta_jax.inputs.pipeline import Shapes
 from desta_jax.plan.program import bytes_by_part, lower_step, whole_leaves
 from desta_jax.plan.shapes import Published
-from desta_jax.training.run import check_rows, make_model
+from desta_jax.training.run import make_model
 
 OUT_OF_MEMORY = (
     re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm"),
@@ -59,7 +59,7 @@ def _answer(request: dict, cache: pathlib.Path) -> str:
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in request["options"].items()}
     devices = topologies.get_topology_desc(platform="tpu", topology_name=request["topology"], **options).devices
     mesh = sharding.make_mesh(**config.mesh, devices=devices)
-    check_rows(config, mesh, shapes.rows)
+    check_rows(config, sharding.row_shards(mesh))
     model = make_model(config, Published(request["llm"], request["whisper"]))
     _say(stage="tracing")
     lowered = lower_step(config, model, shapes, request["steps"], mesh)

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from desta_jax import sharding
+from desta_jax.config import check_rows, rows_per_step
 from desta_jax.inputs.pipeline import Inputs, evaluation_inputs, training_inputs
 from desta_jax.inputs.prompt import PromptBuilder
 from desta_jax.models.audio_lm import AudioLM
@@ -50,7 +51,7 @@ def assemble(config: ConfigDict, workdir: str) -> Run:
     mesh = sharding.make_mesh(**config.mesh)
     prompts = PromptBuilder(folder.tokenizer(), config.adapter.prompt_size, config.adapter.placeholder_token)
     rows = rows_per_step(config)
-    check_rows(config, mesh, rows)
+    check_rows(config, sharding.row_shards(mesh))
     inputs = training_inputs(config, prompts, rows_per_step=rows, cache=workdir)
     validation = None
     if config.data.validation:
@@ -86,23 +87,6 @@ def make_model(config: ConfigDict, folder: ModelFolder) -> AudioLM:
         standardize=settings.standardize_clips > 0,
     )
     return AudioLM(whisper, DecoderShape.from_hf(folder.llm_config), adapter, jnp.dtype(config.compute_dtype))
-
-
-def rows_per_step(config: ConfigDict) -> int:
-    """Rows of a global step."""
-    return config.train.batch_size // (config.data.clips_per_row if config.data.pack else 1)
-
-
-def check_rows(config: ConfigDict, mesh: Mesh, rows: int) -> None:
-    """Each part of a step must lie evenly over the devices."""
-    shards = sharding.row_shards(mesh) * config.train.accumulate
-    if rows % shards:
-        packed = f" (packed, {config.data.clips_per_row} clips a row)" if config.data.pack else ""
-        raise ValueError(
-            f"train.batch_size: its {rows} rows{packed} do not divide into {shards} parts "
-            f"(mesh.data x mesh.fsdp = {sharding.row_shards(mesh)}, train.accumulate = {config.train.accumulate}); "
-            f"take a multiple of {shards * (config.data.clips_per_row if config.data.pack else 1)}"
-        )
 
 
 def check_same_everywhere(key: str, inputs: Inputs) -> None:

@@ -21,8 +21,11 @@ def main():
         cloud = json.load(file)
     line = " ".join(words)
     status = 0
-    for failure in cloud["failures"]:  # [pattern, how many times, message]
-        if failure[1] > 0 and re.search(failure[0], line):
+    for failure in cloud["failures"]:  # [pattern, how many times, message, after how many calls that went well]
+        matches = failure[1] > 0 and re.search(failure[0], line)
+        if matches and len(failure) > 3 and failure[3] > 0:
+            failure[3] -= 1
+        elif matches:
             failure[1] -= 1
             print(failure[2], file=sys.stderr)
             status = 1
@@ -128,10 +131,11 @@ def delete_slice(cloud):
 
 
 def list_nodes(cloud):
-    print("another\tREADY\t1")
+    print("another\tREADY\t1\tanother")
+    print("aqa-7\tREADY\t4\taqa-7")  # of another run, whose name begins like this one's
     if cloud["slice"] and cloud["slice"].get("now") == "ACTIVE":
         for node in cloud["slice"]["nodes"]:
-            print(f"{node}\t{cloud['node_state']}\t{cloud['hosts']}")
+            print(f"{node}\t{cloud['node_state']}\t{cloud['hosts']}\t{cloud['slice']['name']}")
 
 
 # --- workers: either scripted, or real commands in a home folder each

@@ -70,10 +70,11 @@ def test_no_placeholder_is_left_and_buckets_are_mounted(cloud):
     mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
     seen = {volume["csi"]["volumeAttributes"]["bucketName"]: mounts[volume["name"]] for volume in pod["volumes"]}
     assert seen == {"bucket": "/gcs/bucket", "other": "/gcs/other"}
-    roles = {call[4]: call[6] for call in cloud.calls("add-iam-policy-binding")}
+    roles = {(call[4], call[6]) for call in cloud.calls("add-iam-policy-binding")}
     assert roles == {
-        "gs://bucket": "--role=roles/storage.objectUser",
-        "gs://other": "--role=roles/storage.objectViewer",
+        ("gs://bucket", "--role=roles/storage.objectUser"),
+        ("gs://bucket", "--role=roles/storage.legacyBucketReader"),
+        ("gs://other", "--role=roles/storage.objectViewer"),
     }
 
 
@@ -142,6 +143,21 @@ def test_pools_that_cannot_be_made_end_the_launch(cloud):
 def test_passing_failures_of_the_cloud_are_waited_out(cloud):
     cloud.state["failures"] = [["clusters list", 1, "503"], [" logs ", 1, "503"]]
     cloud.run(*RUN)
+
+
+def test_a_cluster_that_does_not_answer_is_left_to_its_work(cloud):
+    cloud.state["failures"] = [["get jobset", 99, "503"]]
+    cloud.state["jobset_attempts"] = [["0", "0", "0"]]
+    cloud.state.update(cluster="desta-jax", pools={"aqa-0": "RUNNING"})
+    result = cloud.run(*RUN, expect=2)
+    assert "does not answer" in result.stderr
+    assert not cloud.calls("node-pools delete")
+
+
+def test_a_failure_after_the_cluster_is_made_names_what_costs(cloud):
+    cloud.state["failures"] = [["add-iam-policy-binding", 99, "403"]]
+    result = cloud.run(*RUN, expect=2)
+    assert "the cluster desta-jax is there, and its CPU node costs" in result.stderr
 
 
 def test_down_with_the_cluster_leaves_nothing(cloud):

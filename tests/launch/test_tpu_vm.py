@@ -45,8 +45,17 @@ def test_dry_run_prints_what_a_smooth_run_calls(cloud):
 def test_a_second_launch_of_a_complete_run_creates_nothing(cloud):
     cloud.put("gs://bucket/runs/aqa/launch/complete")
     result = cloud.run(*RUN)
-    assert "is complete" in result.stderr
+    assert "is complete" in result.stderr and "costing" not in result.stderr
     assert not cloud.calls("create")
+    cloud.state["slice"] = active_slice()
+    assert "the slice aqa may be running, and costing" in cloud.run(*RUN).stderr
+    assert not cloud.calls("delete"), "it may be another run's"
+
+
+def test_a_mark_that_cannot_be_written_keeps_no_slice(cloud):
+    cloud.state["failures"] = [["complete gs://", 99, "503"]]
+    assert "warning: gs://bucket/runs/aqa/launch/complete could not be written" in cloud.run(*RUN).stderr
+    assert cloud.state["slice"] is None
 
 
 def test_several_slices_are_one_request(cloud):
@@ -178,10 +187,19 @@ def test_passing_failures_of_the_cloud_are_waited_out(cloud):
     cloud.run(*RUN, "--max_errors", "1")
 
 
-def test_down_deletes_and_confirms(cloud):
+def test_an_outage_here_does_not_end_a_run_there(cloud):
+    cloud.state["attempts"] = [["running -", "exited 0"]]
+    cloud.state["failures"] = [["tpu-vm list", 9, "503", 2], ["queued-resources list", 9, "503", 2]]
+    result = cloud.run(*RUN, "--max_errors", "1")
+    assert "(error" not in result.stderr and len(cloud.calls("queued-resources create")) == 1
+    assert [failure[1] for failure in cloud.state["failures"]] == [0, 0], "the outage was longer than --patience"
+
+
+@pytest.mark.parametrize("flags", [[], ["--topology", "v6e-16"]])
+def test_down_deletes_and_confirms(cloud, flags):
     cloud.state["slice"] = active_slice()
     cloud.state["stuck_deletions"] = 1
-    result = cloud.run("tpu_vm.sh", "down", *PLACE, "--poll_seconds", "0", "--patience", "2")
+    result = cloud.run("tpu_vm.sh", "down", *PLACE, *flags, "--poll_seconds", "0", "--patience", "2")
     assert cloud.state["slice"] is None
     assert "Nothing is left of aqa" in result.stderr
 
@@ -257,11 +275,28 @@ def test_a_wrong_config_key_is_found_here(cloud):
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "config.py").write_text(
+        "check_rows = mesh_sizes = None\n"
         "def load_config(file, overrides):\n    raise ValueError(f'{file}: {overrides[0]}: no such key')\n"
     )
     result = cloud.run(*RUN, "--config.trian.steps=1", expect=2)
     assert "configs/micro.py: trian.steps=1: no such key" in result.stderr
     assert not cloud.calls()
+
+
+def test_a_batch_that_does_not_divide_over_the_chips_is_found_here(cloud):
+    package = cloud.checkout / "desta_jax"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "config.py").write_text(
+        "import types\n"
+        "def load_config(file, overrides):\n    return types.SimpleNamespace(mesh={'data': -1})\n"
+        "def mesh_sizes(data, devices):\n    return {'data': devices, 'fsdp': 1, 'tensor': 1}\n"
+        "def check_rows(config, shards):\n"
+        "    if shards > 16:\n        raise ValueError(f'no {shards} parts')\n"
+    )
+    assert "no 32 parts" in cloud.run(*RUN, "--slices", "2", expect=2).stderr
+    assert not cloud.calls()
+    assert "each chip holds the whole model" in cloud.run(*RUN).stderr
 
 
 def test_the_source_carries_uncommitted_work_and_says_so(cloud):
