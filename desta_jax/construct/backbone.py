@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from desta_jax import sharding
 from desta_jax.config import DTYPES
 from desta_jax.construct.generators import Messages, Sampling
 from desta_jax.construct.quality import Reply
 from desta_jax.generation import Sampling as Drawing
-from desta_jax.generation.load import END_OF_TURN, take_apart
-from desta_jax.generation.talk import Talk, Tongue, Wish
+from desta_jax.generation.load import take_apart
+from desta_jax.generation.talk import Talk, Tongue, Wish, open_tongue
 from desta_jax.inputs.prompt import PromptBuilder
 from desta_jax.models.audio_lm import AudioLM
 from desta_jax.models.shapes import NO_ADAPTER, DecoderShape, WhisperShape
@@ -55,7 +54,7 @@ class Backbone:
         return replies
 
     def _write_batch(self, requests: Sequence[Messages], first: int, sampling: Sampling, seed: int) -> list[Reply]:
-        drawing = Drawing(sampling.temperature, sampling.top_p, top_k=0, seed=seed)
+        drawing = Drawing(sampling.temperature, sampling.top_p, top_k=0, seed=seed, repetition_penalty=1.0)
         wishes: dict[int, Wish] = {}
         replies: dict[int, Reply] = {}
         for index, messages in enumerate(requests):
@@ -100,14 +99,6 @@ def open_backbone(folder: str, *, dtype: str = "", tensor: int = 1, batch_size: 
     like = sharding.placed({"lm": audio_lm.abstract_frozen()["lm"]}, mesh)
     model = take_apart(opened.restore("lm", like["lm"]), decoder, mesh)
     tokenizer = opened.tokenizer()
-    tongue = Tongue(audio_lm, model, mesh, _stops(opened.generation_config, tokenizer))
+    tongue = open_tongue(audio_lm, model, mesh, opened.generation_config, tokenizer)
     prompts = PromptBuilder(tokenizer, 1, tokenizer.eos_token)  # no clip comes: neither number nor placeholder is used
     return Backbone(folder, tongue, prompts, tokenizer, batch_size)
-
-
-def _stops(generation: Mapping[str, Any], tokenizer: Any) -> np.ndarray:
-    """The generation config's (one or several), the tokenizer's, and Llama 3's end of turn."""
-    configured = generation.get("eos_token_id")
-    stops = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
-    stops.add(tokenizer.get_vocab().get(END_OF_TURN))
-    return np.array(sorted(stops - {None}), np.int32)

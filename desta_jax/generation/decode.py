@@ -82,6 +82,8 @@ class Speech:
     said: Int32[Array, ""]
     """Tokens said so far by each row that has not ended."""
     ended: Bool[Array, " rows"]
+    heard: Bool[Array, "rows vocabulary"] | None
+    """Tokens that a repetition penalty is for; None where no row has one."""
 
 
 @functools.partial(jax.jit, donate_argnames="cache")
@@ -107,10 +109,11 @@ def begin(
     chooser: Chooser,
     stops: Int32[Array, " stops"],
     limits: Int32[Array, " rows"],
+    heard: Bool[Array, "rows vocabulary"] | None,
 ) -> Speech:
     """The first token of each answer."""
-    token = chooser(logits, jnp.int32(0))
-    return Speech(cache, column, token, jnp.int32(1), _ends(token, 1, stops, limits))
+    token = chooser(logits, jnp.int32(0), heard)
+    return Speech(cache, column, token, jnp.int32(1), _ends(token, 1, stops, limits), _and(heard, token))
 
 
 @functools.partial(jax.jit, donate_argnames="speech")
@@ -135,14 +138,19 @@ def speak(
         speech, tokens, count = carry
         x = jnp.take(model.embed, speech.token, axis=0)[:, None]
         x, cache = model(constrain_rows(x), jnp.ones((x.shape[0], 1), bool), speech.cache, speech.column)
-        token = chooser(model.logits(x[:, 0]), speech.said)
+        token = chooser(model.logits(x[:, 0]), speech.said, speech.heard)
         tokens = jax.lax.dynamic_update_slice(tokens, jnp.where(speech.ended, NOTHING, token)[:, None], (0, count))
         ended = speech.ended | _ends(token, speech.said + 1, stops, limits)
-        return Speech(cache, speech.column + 1, token, speech.said + 1, ended), tokens, count + 1
+        heard = _and(speech.heard, token)
+        return Speech(cache, speech.column + 1, token, speech.said + 1, ended, heard), tokens, count + 1
 
     tokens = jnp.full((speech.token.shape[0], CHUNK), NOTHING, jnp.int32)
     speech, tokens, _ = jax.lax.while_loop(unfinished, say, (speech, tokens, jnp.int32(0)))
     return speech, tokens
+
+
+def _and(heard, token):
+    return None if heard is None else heard.at[jnp.arange(len(token)), token].set(True)
 
 
 def _ends(token, said, stops, limits):

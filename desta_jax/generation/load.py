@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -19,7 +18,7 @@ from desta_jax.config import DTYPES, from_json
 from desta_jax.generation.decode import LanguageModel
 from desta_jax.generation.listen import WHISPER_SECONDS, Ear
 from desta_jax.generation.model import Model
-from desta_jax.generation.talk import Tongue
+from desta_jax.generation.talk import open_tongue
 from desta_jax.generation.transcribe import Rules, Transcriber
 from desta_jax.inputs.prompt import AUDIO_LOCATOR, PromptBuilder
 from desta_jax.models.audio_lm import AudioLM
@@ -33,8 +32,6 @@ from desta_jax.tree import Tree
 from desta_jax.weights.adapter import read_adapter
 from desta_jax.weights.folder import ModelFolder
 from desta_jax.weights.trained import FOLDER, find_step, read_trained
-
-END_OF_TURN = "<|eot_id|>"  # Llama 3's: the reference stops there whatever the generation config says
 
 
 def load(
@@ -128,7 +125,8 @@ def assemble(
     lm = _merge_lora(frozen["lm"], adapter.get("lora"), audio_lm.adapter)
     tokenizer = folder.tokenizer()
     apart = take_apart(lm, audio_lm.decoder, mesh, keep=keep)
-    return Model(ear, Tongue(audio_lm, apart, mesh, _stops(folder.generation_config, tokenizer)), prompts, tokenizer)
+    tongue = open_tongue(audio_lm, apart, mesh, folder.generation_config, tokenizer)
+    return Model(ear, tongue, prompts, tokenizer)
 
 
 def _find(folder: epath.Path, adapter: epath.Path | None) -> tuple[ModelFolder, epath.Path | None]:
@@ -278,11 +276,3 @@ def restore_transcriber(folder: ModelFolder, shape: WhisperShape, dtype, mesh: M
         norm=with_tree(jax.eval_shape(lambda: LayerNorm(shape.width, epsilon=EPSILON)), weights["norm"]),
         rules=Rules.read(folder.whisper_generation_config, folder.whisper_config),
     )
-
-
-def _stops(generation: Mapping[str, Any], tokenizer) -> np.ndarray:
-    """The generation config's (one or several), the tokenizer's, and Llama 3's end of turn."""
-    configured = generation.get("eos_token_id")
-    stops = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
-    stops.add(tokenizer.get_vocab().get(END_OF_TURN))
-    return np.array(sorted(stops - {None}), np.int32)

@@ -83,8 +83,9 @@ class Model:
         max_new_tokens: int | Sequence[int] = 512,
         temperature: float = 0.7,
         top_p: float = 0.9,
-        top_k: int = 50,
+        top_k: int | None = None,
         seed: int = 0,
+        repetition_penalty: float | None = None,
         transcripts: str = "auto",
         long_audio: str = "cut",
         batch_size: int = 16,
@@ -97,7 +98,8 @@ class Model:
             messages: see Request.
             max_new_tokens: for all requests, or one number each.
             temperature: 0 is greedy.
-            top_p, top_k: tokens to draw from; 1 and 0 leave all in.
+            top_p, top_k: tokens to draw from; 1 and 0 leave all in. None is the model's own top_k, or 50.
+            repetition_penalty: see Sampling; None is the model's own, from its generation config.
             seed: the same seed and request give the same answer.
             transcripts: "auto" has voice activity and Whisper fill what is not given, as the reference does (a clip
                 without speech has the transcript " ", whatever was given); "given" takes the messages' own texts.
@@ -110,7 +112,7 @@ class Model:
         limits = [max_new_tokens] * len(conversations) if isinstance(max_new_tokens, int) else list(max_new_tokens)
         if len(limits) != len(conversations):
             raise ValueError(f"max_new_tokens: {len(limits)} numbers for {len(conversations)} requests")
-        sampling = Sampling(temperature, top_p, top_k, seed)
+        sampling = Sampling(temperature, top_p, top_k, seed, repetition_penalty)
         requests = [Request(m, limit, sampling, n) for n, (m, limit) in enumerate(zip(conversations, limits))]
         options = {"transcripts": transcripts, "long_audio": long_audio, "batch_size": batch_size}
         return list(self.answers(requests, **options))

@@ -1,31 +1,51 @@
-"""How the next token is chosen: greedy, or drawn by temperature, top-k and top-p with seeds that repeat."""
+"""How the next token is chosen: greedy, or drawn by temperature, top-k and top-p with seeds that repeat; in either case
+after what the model's own generation config asks for."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32, Key, UInt32
+from jaxtyping import Array, Bool, Float, Int32, Key, UInt32
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How to choose tokens; temperature 0 is greedy, top_k 0 and top_p 1 leave every token in."""
+    """How to choose tokens; temperature 0 is greedy, top_k 0 and top_p 1 leave every token in.
+
+    None takes what the model's generation_config.json says, as the reference does, which names neither.
+    """
 
     temperature: float = 0.7
     top_p: float = 0.9
-    top_k: int = 50  # what the reference runs with: it names none, and this is transformers' default
+    top_k: int | None = None
     seed: int = 0
+    repetition_penalty: float | None = None
+    """Above 1, tokens that were said become less likely, and in a prompt without clips those that were read."""
 
     def __post_init__(self):
         if not self.temperature >= 0:
             raise ValueError(f"temperature: must be 0 (greedy) or more, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: must be above 0 and at most 1, got {self.top_p}")
-        if self.top_k < 0:
+        if self.top_k is not None and self.top_k < 0:
             raise ValueError(f"top_k: must be 0 (all tokens) or more, got {self.top_k}")
+        if self.repetition_penalty is not None and not self.repetition_penalty > 0:
+            raise ValueError(f"repetition_penalty: must be above 0 (1 is none), got {self.repetition_penalty}")
+
+    def of_model(self, generation: Mapping[str, Any]) -> Sampling:
+        """With nothing left open, by a model's generation_config.json, and by transformers' defaults for what it leaves
+        open."""
+        top_k, penalty = (generation.get(key) for key in ("top_k", "repetition_penalty"))
+        return dataclasses.replace(
+            self,
+            top_k=(50 if top_k is None else top_k) if self.top_k is None else self.top_k,
+            repetition_penalty=(penalty or 1.0) if self.repetition_penalty is None else self.repetition_penalty,
+        )
 
 
 DEFAULT = Sampling()
@@ -39,6 +59,7 @@ class Chooser:
     temperature: Float[Array, " rows"]
     top_p: Float[Array, " rows"]
     top_k: Int32[Array, " rows"]
+    penalty: Float[Array, " rows"]
     keys: Key[Array, " rows"]
     candidates: int = dataclasses.field(metadata={"static": True})
     """How many of the likeliest tokens are looked at: all that any row's top_k lets in, 0 if no row asks for any."""
@@ -46,8 +67,19 @@ class Chooser:
     """Whether any row draws from all tokens, which needs no order among them (sorting a vocabulary takes longer than
     a small model's step)."""
 
-    def __call__(self, logits: Float[Array, "rows vocabulary"], step: Int32[Array, ""]) -> Int32[Array, " rows"]:
-        """A token for each row; `step` counts the tokens of an answer, so that each has its own random number."""
+    def __call__(
+        self,
+        logits: Float[Array, "rows vocabulary"],
+        step: Int32[Array, ""],
+        heard: Bool[Array, "rows vocabulary"] | None = None,
+    ) -> Int32[Array, " rows"]:
+        """A token for each row; `step` counts the tokens of an answer, so that each has its own random number.
+
+        `heard` are the tokens that the penalty is for; None where no row has one.
+        """
+        if heard is not None:
+            penalty = self.penalty[:, None]
+            logits = jnp.where(heard, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
         token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         if not (self.candidates or self.whole):
             return token
@@ -85,7 +117,7 @@ def make_chooser(samplings: list[Sampling], requests: list[int], vocabulary: int
     """The chooser of a batch.
 
     Args:
-        samplings: of each row.
+        samplings: of each row; nothing is left open in them.
         requests: the number of each row's request among all: with the seed it fixes what is drawn, whatever else
             is in the batch.
         vocabulary: number of tokens.
@@ -97,6 +129,7 @@ def make_chooser(samplings: list[Sampling], requests: list[int], vocabulary: int
         temperature=np.array([sampling.temperature for sampling in samplings], np.float32),
         top_p=np.array([sampling.top_p for sampling in samplings], np.float32),
         top_k=np.array([sampling.top_k for sampling in samplings], np.int32),
+        penalty=np.array([sampling.repetition_penalty for sampling in samplings], np.float32),
         keys=_keys(seeds, np.array(requests, np.uint32)),
         candidates=_candidates(likely, vocabulary),
         whole=len(likely) < len(drawn),

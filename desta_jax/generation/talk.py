@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from desta_jax.generation.sampling import Chooser, Sampling, make_chooser
 from desta_jax.inputs.prompt import Prompt
 from desta_jax.models.audio_lm import AudioLM
 
+END_OF_TURN = "<|eot_id|>"  # Llama 3's: the reference stops there whatever the generation config says
 PATIENCE = 16  # tokens said before it is seen which rows have ended
 READ_AT_ONCE = 1024  # tokens of a prompt: attention over more at a time would fill the memory
 
@@ -33,6 +35,8 @@ class Tongue:
     model: LanguageModel
     mesh: Mesh
     stops: Int32[np.ndarray, " stops"]
+    generation_config: Mapping[str, Any]
+    """The model's own, for what a request leaves open."""
 
     @property
     def rows(self) -> int:
@@ -68,9 +72,10 @@ class Talk:
         fill = [*wishes, *[dataclasses.replace(wishes[0], limit=1)] * (self._rows - len(wishes))]
         self._limits = np.array([wish.limit for wish in fill], np.int32)
         self._order = np.arange(len(wishes))  # of the rows that are still computed: which wish each is
-        vocabulary = tongue.model.shape.vocabulary
+        samplings = [wish.sampling.of_model(tongue.generation_config) for wish in fill]
+        self._penalised = any(sampling.repetition_penalty != 1 for sampling in samplings)
         with on(tongue.mesh):
-            self._chooser = make_chooser([w.sampling for w in fill], [w.number for w in fill], vocabulary)
+            self._chooser = make_chooser(samplings, [w.number for w in fill], tongue.model.shape.vocabulary)
             self.speech = self._start(fill, known, known_tokens)
 
     def __iter__(self) -> Iterator[Int32[np.ndarray, "rows n"]]:
@@ -113,7 +118,17 @@ class Talk:
             x = _embed(self.tongue.audio_lm, self.tongue.model.embed, tokens, soft, slots)
             new, cache = read(self.tongue.model, x, present, cache, np.int32(start))
             logits = new if logits is None else jnp.where(ends[:, None], new, logits)
-        return begin(logits, cache, np.int32(length), self._chooser, self.tongue.stops, self._limits)
+        heard = self._heard(wishes) if self._penalised else None
+        return begin(logits, cache, np.int32(length), self._chooser, self.tongue.stops, self._limits, heard)
+
+    def _heard(self, wishes: Sequence[Wish]) -> Bool[Array, "rows vocabulary"]:
+        """The tokens of each prompt without clips. One with clips comes as embeddings, in the reference too, and then
+        transformers' penalty is for what is said alone."""
+        heard = np.zeros((len(wishes), self.tongue.model.shape.vocabulary), bool)
+        for row, wish in enumerate(wishes):
+            if not wish.prompt.clips:
+                heard[row, wish.prompt.tokens] = True
+        return jax.device_put(heard, sharding.batch_sharding(self.tongue.mesh))
 
     def _lay_out(self, wishes: Sequence[Wish], start: int, stop: int):
         """Columns `start` to `stop` of the prompts, padded on the right; and which rows end there."""
@@ -155,6 +170,17 @@ class Talk:
         if needed > self.speech.cache.columns:
             grown = _grow(self.speech.cache, column_bucket(needed))
             self.speech = dataclasses.replace(self.speech, cache=grown)
+
+
+def open_tongue(
+    audio_lm: AudioLM, model: LanguageModel, mesh: Mesh, generation: Mapping[str, Any], tokenizer
+) -> Tongue:
+    """A tongue that stops at the generation config's tokens (one or several), at the tokenizer's, and at Llama 3's end
+    of turn."""
+    configured = generation.get("eos_token_id")
+    stops = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    stops.add(tokenizer.get_vocab().get(END_OF_TURN))
+    return Tongue(audio_lm, model, mesh, np.array(sorted(stops - {None}), np.int32), generation)
 
 
 def on(mesh: Mesh):

@@ -31,7 +31,10 @@ def define(values: flags.FlagValues) -> None:
     number("max_new_tokens", 512, "of an answer", 1, flag_values=values)
     flags.DEFINE_float("temperature", 0.7, "of the tokens drawn; 0 is greedy", 0, flag_values=values)
     flags.DEFINE_float("top_p", 0.9, "draw from the likeliest tokens of so much probability", 0, 1, flag_values=values)
-    number("top_k", 50, "draw from so many of the likeliest tokens; 0 is all", 0, flag_values=values)
+    own = "; without it, what the model's generation config says, or"
+    number("top_k", None, f"draw from so many of the likeliest tokens, 0 is all{own} 50", 0, flag_values=values)
+    penalty = f"above 1, what was said becomes less likely, also where the likeliest is taken{own} 1"
+    flags.DEFINE_float("repetition_penalty", None, penalty, 0, flag_values=values)
     number("seed", 0, "the same seed and request give the same answer", flag_values=values)
     flags.DEFINE_enum(
         "transcripts",
@@ -101,7 +104,7 @@ def _mesh_sizes(text: str) -> list[int]:
 def _sampling(values: flags.FlagValues):
     from desta_jax.generation import Sampling
 
-    return Sampling(values.temperature, values.top_p, values.top_k, values.seed)
+    return Sampling(values.temperature, values.top_p, values.top_k, values.seed, values.repetition_penalty)
 
 
 def _answer(values: flags.FlagValues) -> None:

@@ -1,8 +1,12 @@
 """Answers: as transformers gives them, alone or in a batch, on one device or a mesh."""
 
+import json
+import shutil
+
 import pytest
 import torch
 
+from desta_jax import generation
 from desta_jax.generation import Request, Sampling, talk
 from desta_jax.sharding import make_mesh
 
@@ -31,6 +35,28 @@ def test_text_alone_is_answered_as_by_the_text_model(family, load, made):
         out = made[family].llm.generate(ids, max_new_tokens=20, do_sample=False)[0, ids.shape[1] :]
     assert answer.token_ids == tuple(out.tolist())
     assert answer.text == model.tokenizer.decode(out, skip_special_tokens=True)
+
+
+def test_a_models_own_repetition_penalty_is_transformers_own(
+    load, made, ask, clips, answer_in_torch, soft_of, tmp_path, monkeypatch
+):
+    """Of what is said, also where the likeliest token is taken, and of a prompt that has no clips."""
+    folder, llm = tmp_path / "qwen2", made["qwen2"].llm
+    shutil.copytree(made["qwen2"].folder, folder)
+    settings = json.loads((folder / "llm/generation_config.json").read_text()) | {"repetition_penalty": 1.7}
+    (folder / "llm/generation_config.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(llm.generation_config, "repetition_penalty", 1.7)
+    model = generation.load(folder, adapter=made["qwen2"].adapter, dtype="float32", cache_programs=False)
+    (heard,) = model.generate(ask(" what?", *clips[:2]), **GREEDY | {"max_new_tokens": 30})
+    prompt = model.prompts.inference(ask(" what?", *clips[:2]), ["said 0", "said 1"])
+    assert heard.token_ids == answer_in_torch("qwen2", prompt, soft_of(model, *clips[:2]), 30)
+    (read,) = model.generate(ask("Who are you?"), temperature=0.0, max_new_tokens=30)
+    ids = torch.tensor(model.prompts.inference(ask("Who are you?"), []).tokens)[None].long()
+    with torch.no_grad():
+        out = llm.generate(ids, max_new_tokens=30, do_sample=False)[0, ids.shape[1] :]
+    assert read.token_ids == tuple(out.tolist())
+    plain = load("qwen2").generate([ask(" what?", *clips[:2]), ask("Who are you?")], **GREEDY | {"max_new_tokens": 30})
+    assert all(one.token_ids != other.token_ids for one, other in zip((heard, read), plain)), "it makes a difference"
 
 
 def various(ask, clips):

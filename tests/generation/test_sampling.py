@@ -12,7 +12,7 @@ DRAWS = 20_000
 
 def choose(samplings, numbers):
     logits = jnp.tile(jnp.log(jnp.asarray(LIKELY)), (len(samplings), 1))
-    return np.asarray(make_chooser(samplings, numbers, len(LIKELY))(logits, jnp.int32(3)))
+    return np.asarray(make_chooser([s.of_model({}) for s in samplings], numbers, len(LIKELY))(logits, jnp.int32(3)))
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,14 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(sampling, expected):
     # Five standard deviations of a frequency of one half.
     np.testing.assert_allclose(frequency, expected, atol=5 * 0.5 / np.sqrt(DRAWS))
     assert not frequency[np.asarray(expected) == 0].any()
+
+
+def test_what_a_request_leaves_open_is_as_the_models_generation_config_says():
+    config = {"top_k": 20, "repetition_penalty": 1.05, "temperature": 0.1, "top_p": 0.8}
+    assert Sampling(0.7, 0.9).of_model(config) == Sampling(0.7, 0.9, 20, repetition_penalty=1.05)
+    assert Sampling().of_model({"top_k": None}) == Sampling(top_k=50, repetition_penalty=1.0)
+    chosen = Sampling(top_k=0, repetition_penalty=1.0)
+    assert chosen.of_model(config) == chosen
 
 
 def test_what_is_drawn_does_not_depend_on_the_rest_of_the_batch():
