@@ -16,6 +16,7 @@ from desta_jax.audio.load import SAMPLE_RATE, load_audio
 from desta_jax.construct.describe import Draft
 from desta_jax.construct.metadata import Problem
 from desta_jax.construct.source import Attribute, Source
+from desta_jax.machine import cores
 
 VERY = ("Very low", "Low", "Normal", "High", "Very high")
 STANDARD = {
@@ -48,16 +49,20 @@ def with_measures(source: Source, names: Sequence[str]) -> Source:
 
 
 def measure_drafts(drafts: Sequence[Draft], source: Source, audio_root: str) -> tuple[list[Draft], list[Problem]]:
-    """Finds each draft's audio, its duration if unknown, and what the source wants measured; fills the drafts in.
+    """Finds each clip's audio, its duration if unknown, and what the source wants measured; fills its drafts in.
 
     Returns:
         The drafts whose audio is there and can be read, and a Problem for each of the others.
     """
     wanted = [attribute for attribute in source.attributes if attribute.measure]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = list(pool.map(lambda draft: _measure_draft(draft, wanted, audio_root), drafts))
-    problems = [outcome for outcome in outcomes if outcome is not None]
-    return [draft for draft, outcome in zip(drafts, outcomes) if outcome is None], problems
+    clips: dict[str, list[Draft]] = {}
+    for draft in drafts:
+        clips.setdefault(draft.audio, []).append(draft)
+    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
+        outcomes = pool.map(lambda audio: _measure_clip(audio, clips[audio], wanted, audio_root), clips)
+        troubles = {audio: trouble for audio, trouble in zip(clips, outcomes) if trouble}
+    problems = [Problem(draft.place, *troubles[draft.audio]) for draft in drafts if draft.audio in troubles]
+    return [draft for draft in drafts if draft.audio not in troubles], problems
 
 
 def find_audio(audio_root: str, audio: str) -> str | None:
@@ -69,25 +74,41 @@ def find_audio(audio_root: str, audio: str) -> str | None:
     return None
 
 
-def _measure_draft(draft: Draft, wanted: Sequence[Attribute], audio_root: str) -> Problem | None:
-    path = find_audio(audio_root, draft.audio)
+def _measure_clip(
+    audio: str, drafts: Sequence[Draft], wanted: Sequence[Attribute], audio_root: str
+) -> tuple[str, str] | None:
+    """Fills in all drafts of one clip, its segments; or why it can't be measured, and in detail."""
+    path = find_audio(audio_root, audio)
     if path is None:
-        return Problem(draft.place, "missing_audio", f"no file {draft.audio} under {audio_root}")
+        return "missing_audio", f"no file {audio} under {audio_root}"
+    found: dict[str, float | None] = {}
     try:
-        if draft.duration is None:
-            draft.duration = soundfile.info(path).duration
         if any(attribute.measure != "duration" for attribute in wanted):
-            samples = load_audio(path)
-            draft.duration = len(samples) / SAMPLE_RATE
-            found = measure(samples, draft.words)
-        else:
-            found = {"duration": draft.duration}
-    except (ValueError, OSError, soundfile.LibsndfileError) as error:
-        return Problem(draft.place, "bad_audio", str(error))
-    for attribute in wanted:
-        if (number := found.get(attribute.measure)) is not None:
-            draft.numbers[attribute.name] = number
+            # A dict, since a row may be there twice.
+            said = dict.fromkeys(
+                (draft.start, draft.end, draft.words) for draft in drafts
+            )  # a row may stand there twice
+            found = measure(load_audio(path), " ".join(words for _, _, words in said))
+        elif any(draft.duration is None for draft in drafts):
+            found = {"duration": _seconds(path)}
+    except (ValueError, OSError) as error:
+        return "bad_audio", str(error)
+    for draft in drafts:
+        if draft.duration is None or len(found) > 1:
+            draft.duration = found["duration"]
+        numbers = {**found, "duration": draft.duration}
+        for attribute in wanted:
+            if (number := numbers.get(attribute.measure)) is not None:
+                draft.numbers[attribute.name] = number
     return None
+
+
+def _seconds(path: str) -> float:
+    """From the file's header, or where there is none that libsndfile reads, by decoding it."""
+    try:
+        return soundfile.info(path).duration
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: a name that ends in .raw
+        return len(load_audio(path)) / SAMPLE_RATE
 
 
 def measure(samples: Float32[np.ndarray, "samples"], words: str = "") -> dict[str, float | None]:

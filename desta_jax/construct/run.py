@@ -26,7 +26,7 @@ from desta_jax.construct.rows import Request, plan_requests
 from desta_jax.construct.source import Source, load_source
 from desta_jax.construct.write import SHARD, check_plan, cut_into_shards, read_lines, write_rows
 from desta_jax.endpoint import Endpoint
-from desta_jax.files import write_whole
+from desta_jax.files import is_remote, write_whole
 from desta_jax.weights.folder import ModelFolder
 
 SCORED = 500  # rows whose perplexity is measured
@@ -170,10 +170,16 @@ def extract_audio(metadata: str, source: str, folder: epath.Path) -> str | None:
         data = row.fields.get("audio.bytes") if isinstance(row, Row) else None
         name = fill(form.audio, row.fields) if data else ""
         if name:
+            if is_remote(folder):
+                raise ValueError(f"{metadata} holds its audio: write to a local --out, and copy that up")
             found, file = True, folder / name
+            if not file.resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"{row.place}: the clip's name {name!r} leads out of {folder}")
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(data)
+                partial = file.with_name(f"{file.name}.partial")  # a kill leaves no clip that is cut short
+                partial.write_bytes(data)
+                partial.replace(file)
         elif isinstance(row, Row) and not found:
             return None
     return str(folder) if found else None

@@ -122,7 +122,7 @@ def reject(place: Place, text: bytes, reason: str, detail: str) -> Rejection:
     """The rejection of the row whose bytes are `text`."""
     try:
         row = json.loads(text.decode("utf-8-sig"))
-    except ValueError:
+    except (ValueError, RecursionError):
         row = text.decode("utf-8", "replace").strip()
     return Rejection(place.manifest, place.line, reason, detail, row)
 

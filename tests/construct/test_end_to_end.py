@@ -152,6 +152,19 @@ def test_audio_inside_the_metadata_is_written_to_files(serve, reply_with, tmp_pa
     (row,) = [json.loads(line) for path in out.glob("rows-*") for line in path.read_text().splitlines()]
     assert row["id"] == "one.wav" and "Duration: 1s" in row["seed_description"]
     assert (out / "audio" / "one.wav").read_bytes() == data
+    assert not list(out.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("name, out, message", [("../x.wav", "out", "leads out of"), ("x.wav", "gs://b/out", "local")])
+def test_audio_inside_the_metadata_stays_inside_a_local_folder(tmp_path, name, out, message):
+    table = pyarrow.table({"audio": [{"bytes": b"RIFF", "path": name}], "transcript": ["Hello."]})
+    (tmp_path / "set").mkdir()
+    with pyarrow.ipc.new_stream(str(tmp_path / "set" / "data-00000-of-00001.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    out = out if "://" in out else str(tmp_path / out)
+    with pytest.raises(ValueError, match=message):
+        construct(str(tmp_path / "set"), "globe", None, out, endpoint="http://x/v1", endpoint_model="m", say=str)
+    assert not (tmp_path / "x.wav").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,23 @@
 
 import numpy as np
 import pytest
+import soundfile
 
+from desta_jax.audio.load import load_audio
+from desta_jax.construct import measure as measuring
+from desta_jax.construct.describe import read_drafts
 from desta_jax.construct.measure import count_words, measure, with_measures
+from desta_jax.construct.source import load_source
 
+SEGMENTS = """
+name = "talk"
+kind = "speech"
+audio = "audio"
+words = "words"
+start = "start"
+end = "end"
+attributes = []
+"""
 TIME = np.arange(32000) / 16000
 
 
@@ -45,6 +59,26 @@ def test_rate_is_words_a_second_without_pauses():
     samples[16000:] = 0
     assert measure(samples, "one two three four")["rate"] == pytest.approx(4, rel=0.06)  # a frame reaches over
     assert measure(samples)["rate"] is None
+
+
+def test_a_clip_of_several_segments_is_measured_once_with_all_its_words(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "talk.wav", voice(120), 16000)
+    rows = ["audio,start,end,words", "talk.wav,0,1,one two", "talk.wav,1,2,three four five", "gone.wav,0,1,six"]
+    (tmp_path / "talk.csv").write_text("\n".join(rows))
+    (tmp_path / "talk.toml").write_text(SEGMENTS)
+    read = []
+    monkeypatch.setattr(measuring, "load_audio", lambda path: read.append(path) or load_audio(path))
+    drafts, _ = read_drafts(str(tmp_path / "talk.csv"), (source := load_source(str(tmp_path / "talk.toml"))))
+    kept, problems = measuring.measure_drafts(drafts, with_measures(source, ["rate"]), str(tmp_path))
+    assert len(read) == 1 and [draft.words for draft in kept] == ["one two", "three four five"]
+    assert [draft.numbers["Speaking speed"] for draft in kept] == pytest.approx([2.5, 2.5], rel=0.06)
+    assert [problem.reason for problem in problems] == ["missing_audio"] and "talk.csv:4" in problems[0].place
+
+
+def test_the_length_of_what_libsndfile_does_not_open_is_found_by_decoding(tmp_path, monkeypatch):
+    (tmp_path / "clip.m4a").write_bytes(b"not for libsndfile")
+    monkeypatch.setattr(measuring, "load_audio", lambda path: np.zeros(24000, np.float32))
+    assert measuring._seconds(str(tmp_path / "clip.m4a")) == 1.5
 
 
 def test_silence_has_neither_pitch_nor_loudness():
