@@ -41,7 +41,7 @@ own_flag() {
 
 place=()             # --zone and --project
 assumed_state=""     # what a dry run takes the slice's state to be
-errors=0 interruptions=0 slice_may_cost=no
+errors=0 saved_step=0 interruptions=0 slice_may_cost=no
 
 # --- the slice -----------------------------------------------------------------------------------------------------
 
@@ -272,7 +272,17 @@ judge_ended_workers() {
   fi
 }
 
+# An attempt that saved more than the one before it forgives the errors so far: a run of weeks meets a few.
+forgive_progress() {
+  local step
+  query "" gcloud storage ls "$workdir/checkpoints/" 2>/dev/null || return 0
+  step=$(grep -oE '/[0-9]+/?$' <<<"$answer" | tr -d / | sort -n | tail -n 1)
+  ((${step:-0} > saved_step)) || return 0
+  saved_step=$step errors=0
+}
+
 count_error() {
+  forgive_progress
   errors=$((errors + 1))
   say "$1 (error $errors; giving up after $max_errors)"
   ((errors < max_errors)) || give_up "too many errors"

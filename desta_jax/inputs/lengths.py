@@ -18,6 +18,7 @@ from absl import logging
 from etils import epath
 from jaxtyping import Bool, Int32, UInt8
 
+from desta_jax.files import is_remote
 from desta_jax.inputs.processes import die_with_parent
 from desta_jax.inputs.prompt import AUDIO_CUT, NO_LABEL, PromptBuilder
 from desta_jax.machine import cores
@@ -92,10 +93,26 @@ def lengths_of(directory: str, source: RecordSource, prompts: PromptBuilder, cac
 
     Args:
         directory: of the records, local or remote, or a pattern of shards; `source` reads it.
-        cache: another directory to keep the file in.
+        cache: another directory to keep the file in. Where it is in a bucket, the first process of several measures,
+            and the others wait and read.
     """
     name = f"lengths-{_fingerprint(source, prompts)[:16]}.npz"
     places = [epath.Path(place) for place in (directory, cache) if place and "*" not in place]
+    if not is_remote(cache or ""):
+        return _read_or_measure(directory, source, prompts, places, name)
+    import jax  # not at the top: the processes that measure do without it
+    from jax.experimental import multihost_utils
+
+    # Millions of rows need not be read by every host of a pod: the first one's measures are in the bucket.
+    first = jax.process_index() == 0
+    lengths = _read_or_measure(directory, source, prompts, places, name) if first else None
+    multihost_utils.sync_global_devices(name)
+    return lengths if first else _read_or_measure(directory, source, prompts, places, name)
+
+
+def _read_or_measure(
+    directory: str, source: RecordSource, prompts: PromptBuilder, places: list[epath.Path], name: str
+) -> Lengths:
     for place in places:
         if (lengths := _load(place / name, len(source))) is not None:
             return lengths

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+from absl import logging
 from etils import epath
 
 from desta_jax.clock import duration
+from desta_jax.files import is_remote
 from desta_jax.training.json_lines import JsonLines
 
 PEAK_FLOPS = {
@@ -48,7 +51,7 @@ class Journal:
             JsonLines(folder / "benchmarks.jsonl", keep_below=start) if config.evaluate.benchmarks else None
         )
         self._files = (self._metrics, self._validation, self._answers, self._benchmarks)
-        self._board = _tensorboard(folder, start) if config.log.tensorboard else None
+        self._board = _Board(folder, start) if config.log.tensorboard else None
         self._wandb = _wandb(config, workdir) if config.log.wandb_project else None
 
     def step(self, step: int, row: Mapping[str, Any], seconds_left: float | None) -> None:
@@ -99,6 +102,8 @@ class Journal:
         if not self._silent:
             for file in filter(None, self._files):
                 file.flush()
+            if self._board is not None:
+                self._board.flush()
 
     def close(self) -> None:
         if self._silent:
@@ -119,10 +124,37 @@ class Journal:
             self._wandb.log(scalars, step=step)
 
 
-def _tensorboard(folder: epath.Path, start: int):
-    from tensorboardX import SummaryWriter
+class _Board:
+    """TensorBoard's files. For a bucket they are written to a local disk and taken there by `flush`: what writes them
+    is a thread that a request that fails would end, and the run with it."""
 
-    return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+    def __init__(self, folder: epath.Path, start: int):
+        from tensorboardX import SummaryWriter
+
+        self._there = folder if is_remote(folder) else None
+        self._here = tempfile.TemporaryDirectory(prefix="desta_jax-board-") if self._there else None
+        where = self._here.name if self._here else str(folder)
+        self._writer = SummaryWriter(where, purge_step=start + 1 if start else None)
+        self.add_scalar = self._writer.add_scalar
+
+    def flush(self) -> None:
+        self._writer.flush()
+        self._take_there()
+
+    def close(self) -> None:
+        self._writer.close()
+        self._take_there()
+        if self._here is not None:
+            self._here.cleanup()
+
+    def _take_there(self) -> None:
+        if self._here is None:
+            return
+        try:
+            for file in epath.Path(self._here.name).iterdir():
+                (self._there / file.name).write_bytes(file.read_bytes())
+        except Exception as error:  # whatever a bucket's client raises: a run does not end for this
+            logging.warning("TensorBoard's files cannot be written to %s: %s", self._there, error)
 
 
 def _wandb(config: Any, workdir: str):

@@ -29,6 +29,7 @@ class Cloud:
             "node_state": "READY",
             "stuck_deletions": 0,
             "hosts": 4,
+            "saved": [],
             "attempts": [["running -", "exited 0"]],
             "workers": [],
             "log": "lines 2\nstep 10 loss 3.0\nstep 20 loss 2.5",

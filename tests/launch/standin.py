@@ -45,7 +45,7 @@ def gcloud(cloud, words, line):
         "compute tpus accelerator-types describe": lambda: print("type"),
         "storage buckets describe": lambda: print(cloud["location"]),
         "storage buckets add-iam-policy-binding": lambda: None,
-        "storage ls": lambda: storage_ls(words[-1]),
+        "storage ls": lambda: storage_ls(cloud, words[-1]),
         "storage cp": lambda: storage_cp(words[-2], words[-1]),
         "compute tpus queued-resources list": lambda: list_slice(cloud),
         "compute tpus queued-resources create": lambda: create_slice(cloud, words),
@@ -78,7 +78,10 @@ def local(path):
     return f"{FOLDER}/gs/{path[5:]}" if path.startswith("gs://") else path
 
 
-def storage_ls(path):
+def storage_ls(cloud, path):
+    if path.endswith("/checkpoints/") and cloud["saved"]:
+        print(f"{path}{cloud['saved'].pop(0)}/")
+        return 0
     if os.path.exists(local(path)):
         print(path)
         return 0

@@ -105,6 +105,14 @@ def test_errors_are_bounded_and_the_slice_is_deleted(cloud):
     assert not cloud.has("gs://bucket/runs/aqa/launch/complete")
 
 
+def test_errors_are_forgiven_where_the_run_got_on(cloud):
+    cloud.state["attempts"] = [["exited 1"]] * 5
+    cloud.state["saved"] = [10, 20, 30, 30, 30]  # the newest checkpoint after each
+    result = cloud.run(*RUN, "--max_errors", "2", expect=1)
+    assert result.stderr.count("(error 1;") == 3 and result.stderr.count("(error 2;") == 1
+    assert verbs_over_ssh(cloud).count("start") == 4
+
+
 def test_kept_after_errors_the_slice_is_named_as_a_cost(cloud):
     cloud.state["attempts"] = [["exited 1"]]
     result = cloud.run(*RUN, "--max_errors", "1", "--keep", expect=1)

@@ -69,6 +69,20 @@ def test_a_run_in_a_bucket_keeps_config_account_journal_and_heartbeat(bucket):
     assert {name.rpartition("/")[2] for name in bucket} == names
 
 
+def test_tensorboards_files_are_taken_to_the_bucket_and_a_refusal_ends_nothing(bucket, monkeypatch):
+    journal = Journal(WORKDIR, make_config({}), start=0, steps=9)
+    journal.validation(5, 1.0, 10)
+    journal.flush()
+    (written,) = [name for name in bucket if "tfevents" in name]
+    before = len(bucket[written].getvalue())
+    journal.validation(6, 1.0, 10)
+    with monkeypatch.context() as patched:
+        patched.setattr(Bucket, "open", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("503")))
+        journal._board.flush()
+    journal.close()
+    assert len(bucket[written].getvalue()) > before > 0
+
+
 def test_a_trace_is_taken_to_the_bucket(bucket, tmp_path):
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "host.xplane.pb").write_bytes(b"trace")
