@@ -27,12 +27,12 @@ from desta_jax.plan.program import bytes_by_part, lower_step, whole_leaves
 from desta_jax.plan.shapes import Published
 from desta_jax.training.run import make_model
 
-OUT_OF_MEMORY = (
-    re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm"),
-    re.compile(r"required for HLO temporaries \(([\d.]+)([KMGT])\) exceeds available HBM"),
-    re.compile(r"RESOURCE_EXHAUSTED.*?hbm.*?([\d.]+)([KMGT])", re.DOTALL | re.IGNORECASE),
-)
-"""The ways in which the compiler says how much a program wants that does not fit."""
+OUT_OF_MEMORY = {
+    re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm"): "all",
+    re.compile(r"required for HLO temporaries \(([\d.]+)([KMGT])\) exceeds available HBM"): "temporaries",
+    re.compile(r"RESOURCE_EXHAUSTED.*?hbm.*?([\d.]+)([KMGT])", re.DOTALL | re.IGNORECASE): "all",
+}
+"""The ways in which the compiler says how much a program wants that does not fit, and of what."""
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 MEMORY = ("argument_size_in_bytes", "output_size_in_bytes", "alias_size_in_bytes", "temp_size_in_bytes",
           "generated_code_size_in_bytes", "peak_memory_in_bytes")  # fmt: skip
@@ -67,23 +67,25 @@ def _answer(request: dict, cache: pathlib.Path) -> str:
     key = _key(lowered.as_text(), coordinates, request)
     if not (cache / key / "result.json").is_file():
         _say(stage="compiling")
-        result, text = _compile(lowered)
+        parts = bytes_by_part(config, model, shapes, request["steps"], mesh)
+        result, text = _compile(lowered, sum(parts.values()))
         result |= {
             "mesh": dict(mesh.shape),
             "coordinates": coordinates,
-            "parts": bytes_by_part(config, model, shapes, request["steps"], mesh),
+            "parts": parts,
             "whole_leaves": whole_leaves(model, mesh),
         }
         _write(cache / key, result, text)
     return key
 
 
-def _compile(lowered: jax.stages.Lowered) -> tuple[dict, str]:
+def _compile(lowered: jax.stages.Lowered, given: int) -> tuple[dict, str]:
+    """What the compiler says of a step that is given so many bytes, and the program."""
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        wanted = wanted_bytes(str(error))
+        wanted = wanted_bytes(str(error), given)
         if wanted is None:
             raise
         return {"fits": False, "wanted_bytes": wanted, "compile_seconds": time.perf_counter() - start}, ""
@@ -96,10 +98,13 @@ def _compile(lowered: jax.stages.Lowered) -> tuple[dict, str]:
     return result, compiled.as_text()
 
 
-def wanted_bytes(error: str) -> float | None:
-    """What a program would take of a chip's memory, from the compiler's refusal; None for another refusal."""
-    found = next(filter(None, (pattern.search(error) for pattern in OUT_OF_MEMORY)), None)
-    return float(found[1]) * UNITS[found[2]] if found else None
+def wanted_bytes(error: str, given: int) -> float | None:
+    """What a program that is given so many bytes would take of a chip's memory, from the compiler's refusal; None for
+    another refusal."""
+    for pattern, of in OUT_OF_MEMORY.items():
+        if found := pattern.search(error):
+            return float(found[1]) * UNITS[found[2]] + (given if of == "temporaries" else 0)
+    return None
 
 
 def _key(program: str, coordinates: list, request: dict) -> str:

@@ -33,7 +33,8 @@ def answer(config, topology, tmp_path, **more):
     ],
 )  # fmt: skip
 def test_how_much_memory_was_wanted_is_read_from_the_refusal(error, gigabytes):
-    assert wanted_bytes(error) == (gigabytes * 2**30 if gigabytes else None)
+    given = 2**30 if "temporaries" in error else 0  # what it is given is not among those
+    assert wanted_bytes(error, 2**30) == (gigabytes * 2**30 + given if gigabytes else None)
 
 
 def test_without_a_compiler_the_error_says_how_to_get_it(monkeypatch, micro_config, tmp_path):
