@@ -126,6 +126,13 @@ def test_a_complete_run_has_nothing_left_to_do(config_of, whole, metrics_of):
     assert metrics_of(whole) == before
 
 
+def test_a_batch_that_was_left_on_the_host_is_refused(config_of, tmp_path, monkeypatch):
+    """The transfer guard: what goes to a device without being asked to would do so at every step."""
+    monkeypatch.setattr("desta_jax.training.loop.sharding.put_batch", lambda batch, mesh, rows: batch)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        train(config_of(**{"data.validation": ()}), str(tmp_path))
+
+
 def test_packed_rows_train_too(config_of, tmp_path, metrics_of):
     changes = {"data.pack": True, "data.clips_per_row": 4, "train.batch_size": 8, "mesh.data": 2, "mesh.fsdp": 1}
     config = config_of(**changes, **{"train.steps": 2, "mesh.tensor": 4})

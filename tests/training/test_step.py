@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -115,23 +116,78 @@ def one_device(setting):
     for _ in range(2):
         state, told = step(state, batch)
         metrics.append(told)
-    return model, batch, metrics
+    return model, batch, metrics, to_dict(state)
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)], ids=str)
 def test_every_mesh_gives_the_same_steps(setting, one_device, shape):
     """Sums in another order: float32's few parts in 10^6, a little more after Adam's division. Dropout included."""
-    model, batch, expected = one_device
+    model, batch, expected, after = one_device
     step, state, *_ = start(setting, sharding.make_mesh(*shape), model=model)
     for told in expected:
         state, metrics = step(state, batch)
         np.testing.assert_allclose(metrics["loss"], told["loss"], rtol=2e-5)
         np.testing.assert_allclose(metrics["grad_norm"], told["grad_norm"], rtol=2e-4)
+    means, wanted = (tree.flatten(jax.device_get(each["adam"]["mean"])) for each in (to_dict(state), after))
+    whole = np.sqrt(sum(np.square(mean).sum() for mean in wanted.values()))
+    for (
+        path,
+        mean,
+    ) in wanted.items():  # the mean of two gradients; the keys' biases', which softmax cancels, is rounding
+        assert np.linalg.norm(means[path] - mean) <= 2e-4 * np.linalg.norm(mean) + 1e-6 * whole, path
+
+
+WHOLE = {
+    "encoder.conv1.kernel",
+    "encoder.conv2.kernel",
+    "encoder.positions",
+    "connector.prompts",
+    "connector.tap_weights",
+}
+"""What every device holds whole of more than a vector: a few MB at true size."""
+
+
+@pytest.mark.parametrize(
+    ("shape", "moves"),
+    [
+        ((8, 1, 1), {"all-reduce"}),
+        ((1, 8, 1), {"all-reduce", "all-gather", "all-to-all"}),
+        ((2, 2, 2), {"all-reduce", "all-gather", "collective-permute"}),
+    ],
+    ids=str,
+)
+def test_nothing_is_copied_or_moved_that_need_not_be(setting, shape, moves):
+    """Of the compiled step: where its arguments and results lie, and by which collectives it goes from one to the next.
+
+    Over fsdp alone the one all-to-all brings embeddings, looked up where their columns are, to their rows; where fsdp
+    and tensor meet, shards of weights change places once.
+    """
+    _, model, _, adapter = setting
+    batch, mesh = oracle.random_batch(rows=8), sharding.make_mesh(*shape)
+    _, state, compiled, frozen = start(setting, mesh)
+    with jax.set_mesh(mesh):
+        program = compiled.lower(state, frozen, sharding.put_batch(batch, mesh, batch.rows)).compile()
+    (states, weights, _), _ = program.input_shardings
+    leaves = tree.flatten(frozen) | tree.flatten(state.adapter)
+    places = tree.flatten(weights) | tree.flatten(states.adapter)  # None for what the step does not use
+    whole = {path for path, place in places.items() if place is not None and place.is_fully_replicated}
+    large = {path for path in whole if leaves[path].ndim > 1 and not path.endswith(("bias", "scale"))}
+    assert shape == (8, 1, 1) or large == WHOLE
+    moments = to_dict(states)["adam"]
+    for path, place in tree.flatten(states.adapter).items():
+        for name in ("mean", "variance"):
+            assert tree.flatten(moments[name])[path].is_equivalent_to(place, leaves[path].ndim), path
+    kept = jax.tree.map(lambda one, other: one.spec == other.spec, states, program.output_shardings[0])
+    assert all(jax.tree.leaves(kept)), "a step gives back what the next one takes"
+    found = re.findall(
+        r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", program.as_text()
+    )
+    assert set(found) == moves and found.count("all-to-all") <= 1 and found.count("collective-permute") <= 3
 
 
 def test_activations_stay_where_their_rows_are(setting, one_device):
     """Weights come to the rows, not rows to the weights: no device ever holds all rows of an activation."""
-    model, batch, _ = one_device
+    model, batch, *_ = one_device
     mesh = sharding.make_mesh(2, 2, 2)
     _, state, compiled, frozen = start(setting, mesh, model=model)
     with jax.set_mesh(mesh):
