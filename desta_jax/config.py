@@ -276,6 +276,10 @@ def _check_values(config: ConfigDict) -> list[str]:
     require(train.batch_size >= 1, f"train.batch_size: must be at least 1, got {train.batch_size}")
     require(train.accumulate >= 1, f"train.accumulate: must be at least 1, got {train.accumulate}")
     require(train.steps > 0 or train.epochs > 0, "train.steps: set it or train.epochs above 0")
+    require(
+        not data.pack or train.batch_size % max(1, data.clips_per_row) == 0,
+        f"train.batch_size: {train.batch_size} clips are no whole number of rows of data.clips_per_row",
+    )
     if train.accumulate >= 1 and train.batch_size >= 1:
         rows = train.batch_size // (data.clips_per_row if data.pack else 1)
         require(

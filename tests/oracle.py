@@ -142,12 +142,13 @@ class Reference(nn.Module):
     def logits(self, batch):
         """[rows, tokens, vocabulary] of an unpacked Batch."""
         rows, clips, samples = batch.audio.shape
-        soft = self.soft_tokens(self.mel(batch.audio.reshape(-1, samples)))
+        device = self.layer_weights.device
+        soft = self.soft_tokens(self.mel(batch.audio.reshape(-1, samples)).to(device))
         soft = soft.reshape(rows, clips * self.prompt_size, -1)
-        embedded = self.lm.get_input_embeddings()(torch.tensor(batch.tokens).long()).clone()
-        for row, column in zip(*np.nonzero(batch.audio_slots != IGNORED)):
-            embedded[row, column] = soft[row, batch.audio_slots[row, column]]
-        mask = torch.tensor(batch.segments > 0).long()
+        embedded = self.lm.get_input_embeddings()(torch.tensor(batch.tokens, device=device).long()).clone()
+        heard = np.nonzero(batch.audio_slots != IGNORED)
+        embedded[heard] = soft[heard[0], batch.audio_slots[heard]].to(embedded.dtype)
+        mask = torch.tensor(batch.segments > 0, device=device).long()
         return self.lm(inputs_embeds=embedded, attention_mask=mask).logits
 
     def loss(self, batch):
@@ -155,7 +156,7 @@ class Reference(nn.Module):
         logits = self.logits(batch)
         rows, columns = np.nonzero(batch.labels != IGNORED)
         at = logits[rows, batch.label_positions[rows, columns]]
-        return nn.functional.cross_entropy(at, torch.tensor(batch.labels[rows, columns]).long())
+        return nn.functional.cross_entropy(at, torch.tensor(batch.labels[rows, columns], device=at.device).long())
 
     def save(self, folder):
         """Hugging Face folders of its parts, and the adapter's; returns (llm, whisper, adapter)."""

@@ -55,6 +55,12 @@ def test_a_lone_name_is_a_tuple_of_one():
     assert load_config(PAPER, ["data.train=records/train"]).data.train == ("records/train",)
 
 
+def test_a_packed_batch_is_whole_rows():
+    assert make_config({"data.pack": True, "train.batch_size": 96}).train.batch_size == 96
+    with pytest.raises(ValueError, match="train.batch_size: 10 clips"):
+        make_config({"data.pack": True, "train.batch_size": 10})
+
+
 def test_none_is_an_empty_tuple():
     assert make_config({"data.validation": None, "adapter.tap_layers": None}).data.validation == ()
 
