@@ -36,7 +36,7 @@ from desta_jax.models.cost import step_flops
 from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape
 from desta_jax.training.metrics import peak_flops
 from desta_jax.training.optimizer import learning_rate, make_optimizer
-from desta_jax.training.step import compile_step, init_state, train_step
+from desta_jax.training.step import compile_step, init_state, state_shardings, train_step
 
 SHAPES = {
     "small": {
@@ -94,7 +94,9 @@ def ours(batch, seconds, shapes, dtype, remat):
     frozen = jax.tree.map(
         lambda leaf: 0.02 * jax.random.normal(jax.random.key(1), leaf.shape, leaf.dtype), model.abstract_frozen()
     )
+    frozen = jax.device_put(frozen, sharding.parameter_shardings(frozen, mesh))
     state = init_state(model.init_adapter(jax.random.key(0)), optimizer)
+    state = jax.device_put(state, state_shardings(state, mesh))
     run = functools.partial(
         train_step, model=model, optimizer=optimizer, schedule=learning_rate(config, 1000), seed=0, remat=remat
     )
