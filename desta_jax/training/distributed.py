@@ -41,7 +41,7 @@ def _several_tpu_hosts() -> bool:
 
 
 def _cloud_tpu_without_hostnames() -> bool:
-    """A TPU VM made by hand has no TPU_* variables; its metadata server knows the slice, and JAX asks it. Where there is
-    such a device and no libtpu, it is no TPU."""
+    """A TPU VM made by hand has no TPU_* variables; its metadata server knows the slice, and JAX asks it. A device of
+    that name without libtpu is something else."""
     devices = os.path.exists("/dev/accel0") or os.path.exists("/dev/vfio/0")
     return devices and importlib.util.find_spec("libtpu") is not None
