@@ -272,8 +272,9 @@ def _number_sayer(attribute: Attribute, drafts: Sequence[Draft]) -> Callable[[Dr
     edges = {group: attribute.edges or quantiles(numbers, len(attribute.buckets)) for group, numbers in groups.items()}
 
     def say(draft: Draft) -> str:
-        bucket = bisect.bisect_right(edges[draft.fields.get(attribute.by)], draft.numbers[attribute.name])
-        return attribute.buckets[bucket]
+        cuts, number = edges[draft.fields.get(attribute.by)], draft.numbers[attribute.name]
+        # A number that several cuts fall on, as one that most of a corpus has, is in the middle of what they part.
+        return attribute.buckets[(bisect.bisect_left(cuts, number) + bisect.bisect_right(cuts, number) + 1) // 2]
 
     return say
 

@@ -95,6 +95,17 @@ def test_buckets_are_quantiles_of_the_corpus(tmp_path, source_of):
     assert quantiles([5, 1, 3, 2, 4, 6], 3) == [3, 5]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [([7], ["Normal"]), ([7, 7, 7], ["Normal"] * 3), ([1] * 6 + [2, 3, 4, 5], ["Low"] * 6)],
+)
+def test_buckets_of_numbers_that_are_all_alike(tmp_path, source_of, numbers, said):
+    buckets = [{"name": "Pitch", "column": "f0", "buckets": ["Lowest", "Low", "Normal", "High", "Highest"]}]
+    text = "audio,f0\n" + "".join(f"clip{n},{number}\n" for n, number in enumerate(numbers))
+    clips, _ = clips_of(tmp_path, source_of(attributes=buckets), text)
+    assert [clip.uniform["Pitch"] for clip in clips][: len(said)] == said
+
+
 def test_buckets_within_each_value_of_another_column(tmp_path, source_of):
     buckets = [{"name": "Pitch", "column": "f0", "buckets": ["Low", "High"], "by": "sex"}]
     text = "audio,sex,f0\na,f,200\nb,f,240\nc,m,100\nd,m,140\n"
