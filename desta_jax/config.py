@@ -281,7 +281,7 @@ def _check_values(config: ConfigDict) -> list[str]:
         f"train.batch_size: {train.batch_size} clips are no whole number of rows of data.clips_per_row",
     )
     if train.accumulate >= 1 and train.batch_size >= 1:
-        rows = train.batch_size // (data.clips_per_row if data.pack else 1)
+        rows = rows_per_step(config)
         require(
             rows >= 1 and rows % train.accumulate == 0,
             f"train.accumulate: {train.accumulate} does not divide the {rows} rows of a step (train.batch_size)",

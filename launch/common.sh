@@ -360,7 +360,8 @@ is_marked_complete() {
 mark_complete() {
   local note=${TMPDIR:-/tmp}/desta_jax-$name-complete
   printf '%s\n' "$source_name" "$(shell_words desta-jax train "${train_words[@]}")" >"$note"
-  run gcloud storage cp "$note" "$workdir/launch/complete"
+  run gcloud storage cp "$note" "$workdir/launch/complete" ||
+    say "warning: $workdir/launch/complete could not be written: the same command would start the run once more"
 }
 
 # look_for_costs, of the script that sources this: says so where TPUs of this name are still there. They may be another

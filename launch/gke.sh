@@ -280,7 +280,7 @@ verb_run() {
   follow
   case $terminal in
     Completed)
-      mark_complete || say "warning: $workdir/launch/complete could not be written: the same command would start the run once more"
+      mark_complete
       say "The run in $workdir is complete."
       ;;
     Failed) give_up "the JobSet failed: too many errors" ;;

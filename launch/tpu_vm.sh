@@ -399,7 +399,7 @@ verb_run() {
   leave_if_complete
   upload_source
   run_until_complete
-  mark_complete || say "warning: $workdir/launch/complete could not be written: the same command would start the run once more"
+  mark_complete
   say "The run in $workdir is complete."
   if [[ $keep == yes ]]; then return; fi
   tear_down

@@ -278,13 +278,19 @@ def test_a_bucket_in_another_region_is_warned_about(cloud):
     assert "reading across regions" in cloud.run(*RUN).stderr
 
 
-def test_a_wrong_config_key_is_found_here(cloud):
+def stand_in_for_config(cloud, text):
+    """A desta_jax.config that this machine's Python can import."""
     package = cloud.checkout / "desta_jax"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "config.py").write_text(
+    (package / "config.py").write_text(text)
+
+
+def test_a_wrong_config_key_is_found_here(cloud):
+    stand_in_for_config(
+        cloud,
         "check_rows = mesh_sizes = None\n"
-        "def load_config(file, overrides):\n    raise ValueError(f'{file}: {overrides[0]}: no such key')\n"
+        "def load_config(file, overrides):\n    raise ValueError(f'{file}: {overrides[0]}: no such key')\n",
     )
     result = cloud.run(*RUN, "--config.trian.steps=1", expect=2)
     assert "configs/micro.py: trian.steps=1: no such key" in result.stderr
@@ -292,15 +298,13 @@ def test_a_wrong_config_key_is_found_here(cloud):
 
 
 def test_a_batch_that_does_not_divide_over_the_chips_is_found_here(cloud):
-    package = cloud.checkout / "desta_jax"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "config.py").write_text(
+    stand_in_for_config(
+        cloud,
         "import types\n"
         "def load_config(file, overrides):\n    return types.SimpleNamespace(mesh={'data': -1})\n"
         "def mesh_sizes(data, devices):\n    return {'data': devices, 'fsdp': 1, 'tensor': 1}\n"
         "def check_rows(config, shards):\n"
-        "    if shards > 16:\n        raise ValueError(f'no {shards} parts')\n"
+        "    if shards > 16:\n        raise ValueError(f'no {shards} parts')\n",
     )
     assert "no 32 parts" in cloud.run(*RUN, "--slices", "2", expect=2).stderr
     assert not cloud.calls()
