@@ -85,9 +85,7 @@ def _measure_clip(
     try:
         if any(attribute.measure != "duration" for attribute in wanted):
             # A dict, since a row may be there twice.
-            said = dict.fromkeys(
-                (draft.start, draft.end, draft.words) for draft in drafts
-            )  # a row may stand there twice
+            said = dict.fromkeys((draft.start, draft.end, draft.words) for draft in drafts)
             found = measure(load_audio(path), " ".join(words for _, _, words in said))
         elif any(draft.duration is None for draft in drafts):
             found = {"duration": _seconds(path)}
