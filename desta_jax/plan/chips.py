@@ -39,7 +39,7 @@ class Chip:
     host_chips: int
     """The most that one host, and so one process, has."""
     slice_chips: int
-    """The most that a slice has."""
+    """The most that a slice has; a v5p pod has 8960 chips, but no slice takes them all."""
     accelerator: str
     """What the name starts with where the TPU runtime writes it."""
 
@@ -49,7 +49,7 @@ CHIPS = {
     for chip in (
         Chip("v4", 30.75 * 2**30, 275e12, 1.2e12, 1.05e9, 4.5e10, 6.25e9, 3, 2, 128, 4, 4096, "v4"),
         Chip("v5e", 15.75 * 2**30, 197e12, 8.19e11, 1.5e9, 4.5e10, 3.125e9, 2, 1, 128, 8, 256, "v5litepod"),
-        Chip("v5p", 95.74 * 2**30, 459e12, 2.765e12, 1.75e9, 9e10, 6.25e9, 3, 2, 128, 4, 8960, "v5p"),
+        Chip("v5p", 95.74 * 2**30, 459e12, 2.765e12, 1.75e9, 9e10, 6.25e9, 3, 2, 128, 4, 6144, "v5p"),
         Chip("v6e", 31.25 * 2**30, 918e12, 1.6e12, 1.75e9, 9e10, 1.25e10, 2, 1, 256, 8, 256, "v6e"),
     )
 }
