@@ -2,15 +2,16 @@
 
 Every fused operation takes the cycles that the compiler gives it. A collective takes its bytes over its links; where
 the program starts it early, only what is left when its result is asked for is waited for. The same holds for copies
-between main memory and core. A kernel of our own (Pallas) takes what its operations and bytes need, whichever is more:
-those it states, or for attention those of its two products, heads filled up to the multiplier's width. So does what the
-compiler gives no cycles for. A loop is its body times its trips.
+between main memory and core. A kernel of our own (Pallas) takes what the operations it states and its bytes need,
+whichever is more; in attention, heads take as long as if they filled the multiplier. What the compiler gives no cycles
+for takes what its operations and bytes need, too. A loop is its body times its trips.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import re
 
 from desta_jax.plan.chips import Chip
@@ -21,9 +22,11 @@ FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
     "opt-barrier", "optimization-barrier", "add-dependency", "send-done", "recv",
 }  # fmt: skip
+PLUMBING = FREE | {"fusion", "custom-call", "slice", "dynamic-slice", "pad"}
+"""What brings a collective in a fusion its operand and takes its result away."""
 CALLS = ("call", "async-start")
-ATTENTION = re.compile(r"splash|flash")
-"""Names of kernels that are attention, whose arithmetic follows from their operands."""
+ATTENTION = "flash"
+"""In the name of a kernel that is attention."""
 NETWORK = "network"
 """The axis of what passes between slices."""
 
@@ -151,6 +154,8 @@ class _Run:
         """A fusion, a lone operation, or a kernel; with the collectives that were fused into it."""
         if row.opcode == "fusion" and row.called in self.program.computations:
             self._fused_collectives(row)
+            if row.cycles is None and self._only_transfers(row):
+                return
         flops = self.program.flops_of(row, self.computation)
         moved = self.program.bytes_of(row, self.computation)
         if 'custom_call_target="tpu_custom_call"' in row.attributes:
@@ -167,20 +172,22 @@ class _Run:
 
     def _kernel(self, row: Instruction, moved: float) -> tuple[float, float]:
         """Operations and seconds of a kernel of our own (Pallas), of which the compiler knows neither."""
-        if stated := _stated_flops(row):
-            return stated, self._roofline(stated, moved)
-        if ATTENTION.search(f"{row.name} {row.source}"):
-            flops, width = self._attention(row)
-            filled = -(-width // self.chip.multiplier) * self.chip.multiplier / width
-            return flops, self._roofline(flops * filled, moved)
-        self.tally.blind_kernels[row.source or row.name] += 1
-        return 0.0, self._roofline(0.0, moved)
+        flops = _stated(row, "flops")
+        if not flops:
+            self.tally.blind_kernels[row.source or row.name] += 1
+            return 0.0, self._roofline(0.0, moved)
+        return flops, self._roofline(flops * self._filled(row, flops), moved)
 
-    def _attention(self, row: Instruction) -> tuple[float, int]:
-        """Operations of the two products of queries [..., t, c] with keys and values [..., s, c]; and c."""
-        arrays = [self.rows[name].arrays[0] for name in row.operands]
-        queries, keys = [array for array in arrays if array.dtype in ("bf16", "f32") and len(array.dims) > 2][:2]
-        return 4.0 * queries.size * keys.dims[-2], queries.dims[-1]
+    def _filled(self, row: Instruction, flops: float) -> float:
+        """How much longer than its operations alone an attention kernel takes, narrow heads filled up.
+
+        Its two products are 4 operations for every score and column of a head, and a score is one exponential.
+        """
+        scores, multiplier = _stated(row, "transcendentals"), self.chip.multiplier
+        if not scores or ATTENTION not in f"{row.name} {row.source}":
+            return 1.0
+        width = flops / (4 * scores)
+        return math.ceil(width / multiplier) * multiplier / width
 
     def _roofline(self, flops: float, moved: float) -> float:
         return max(flops / self.chip.peak_flops, moved / self.chip.hbm_bandwidth)
@@ -202,6 +209,14 @@ class _Run:
                 scatter = part.opcode == "all-reduce" and "scatter" in row.called
                 kind = "reduce-scatter" if scatter else part.opcode
                 self._collective(part, row, row.called, wait=True, kind=kind)
+
+    def _only_transfers(self, row: Instruction) -> bool:
+        """Whether a fusion is a collective and nothing else, whose time is counted with the transfers."""
+        body = list(walk(self.program, row.called))
+        return any(part.opcode in COLLECTIVES for part in body) and all(
+            part.opcode in PLUMBING or part.opcode in COLLECTIVES or sum(array.size for array in part.arrays) <= 1
+            for part in body
+        )
 
     def _collective(
         self, row: Instruction, outer: Instruction, computation: str, *, wait: bool, key: str = "", kind: str = ""
@@ -255,7 +270,7 @@ def _rendezvous(row: Instruction) -> str:
     return f"rendezvous {match[1] if match else row.name}"
 
 
-def _stated_flops(row: Instruction) -> float | None:
-    """What a kernel was declared with."""
-    stated = re.search(r'"cost_estimate":\{[^}]*"flops":"?([\d.]+)', row.attributes)
-    return float(stated[1]) if stated else None
+def _stated(row: Instruction, what: str) -> float:
+    """What a kernel was declared with; 0 if it says nothing of it."""
+    stated = re.search(rf'"cost_estimate":\{{[^}}]*"{what}":"?([\d.]+)', row.attributes)
+    return float(stated[1]) if stated else 0.0

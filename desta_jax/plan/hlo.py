@@ -15,6 +15,7 @@ NAME = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
 ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](?:\{([^{}]*)\})?")
 SPACE = re.compile(r"S\((\d+)\)")
 CALLED = re.compile(r"\b(?:calls|to_apply|body|called_computations)=\{?%?([\w.\-]+)")
+ALIAS = re.compile(r"\{(\d*)\}: \((\d+), \{\}\)")
 BITS = {"pred": 8, "bf16": 16, "token": 0, "opaque": 0}
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
 
@@ -184,11 +185,14 @@ class Program:
             return 2 * _main_bytes(row.arrays)
         if row.opcode == "dynamic-update-slice":
             return 2 * self._array(row.operands[1], computation).bytes
-        total = 0.0
+        passed, total = _passed_on(row, body), 0.0
         for index, name in enumerate(row.operands):
+            if index in passed.values():
+                continue
             arrays = self.computations[computation][name].arrays if name in self.computations[computation] else ()
             total += min(_main_bytes(arrays), _read_of(body, index))
-        return total + min(_main_bytes(row.arrays), _written_by(body))
+        written = tuple(array for index, array in enumerate(row.arrays) if index not in passed)
+        return total + min(_main_bytes(written), _written_by(body))
 
     def _contracted(self, row: Instruction, computation: str) -> int:
         dims = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", row.attributes)
@@ -295,13 +299,33 @@ def _main_bytes(arrays: tuple[Array, ...]) -> float:
 
 def _read_of(body: list[Instruction], index: int) -> float:
     """What a fusion reads of an operand: all of it, unless all it does is to cut pieces out, or to write into it."""
-    parameter = next((row for row in body if row.opcode == "parameter" and row.inside == str(index)), None)
-    if parameter is None:
-        return math.inf
-    uses = [row for row in body if parameter.name in row.operands]
-    if not uses or not all(_touches_a_part(row, parameter.name) for row in uses):
+    parameter, uses = _uses(body, index)
+    if not uses or not all(_touches_a_part(row, parameter) for row in uses):
         return math.inf
     return float(sum(0 if row.opcode == "dynamic-update-slice" else row.arrays[0].bytes for row in uses))
+
+
+def _passed_on(row: Instruction, body: list[Instruction]) -> dict[int, int]:
+    """Outputs of a fusion that lie in the place of an operand, each with that operand, where its work touches neither.
+
+    They are what a collective reads and fills that is in flight beside the work.
+    """
+    root = next((part for part in body if part.root), None)
+    if root is None:
+        return {}
+    outputs = root.operands if root.opcode == "tuple" else (root.name,)
+    by_name, untouched = {part.name: part for part in body}, {}
+    for output, operand in ALIAS.findall(row.attributes.partition("output_to_operand_aliasing=")[2]):
+        given, (_, uses) = by_name[outputs[int(output or 0)]], _uses(body, int(operand))
+        if given.opcode in ("parameter", *COLLECTIVES) and all(use.opcode in ("tuple", *COLLECTIVES) for use in uses):
+            untouched[int(output or 0)] = int(operand)
+    return untouched
+
+
+def _uses(body: list[Instruction], index: int) -> tuple[str, list[Instruction]]:
+    """The name of a fusion's operand within it, and what takes it."""
+    name = next((row.name for row in body if row.opcode == "parameter" and row.inside == str(index)), "")
+    return name, [row for row in body if name in row.operands]
 
 
 def _touches_a_part(row: Instruction, name: str) -> bool:

@@ -43,7 +43,9 @@ WHISPER = {
 def program():
     """A program that the TPU compiler wrote: three layers tanh(x w), w [1024, 1024] sharded over the rows of w.
 
-    gather_v5e_4 is the sum of what comes out; slices_2xv5e_4 its gradient by w, over two slices.
+    gather_v5e_4 is the sum of what comes out; slices_2xv5e_4 its gradient by w, over two slices. The
+    others are cut from the paper's step: async_gather_v5e_4 gathers weights while a product of others goes on,
+    fused_scatter_v5p_8 sums a gradient, flash_attend_v5e_16 is the encoder's attention.
     """
     return lambda name: (HLO / f"{name}.txt").read_text()
 

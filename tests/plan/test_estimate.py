@@ -38,6 +38,31 @@ def test_two_slices_exchange_gradients_over_the_network(program, ring):
     assert exchanged.seconds == pytest.approx(3 * KERNEL / 4 / V5E.network_bandwidth)
 
 
+@pytest.mark.parametrize("cycles", [605_511, 300_000], ids=["hidden", "waited for"])
+def test_a_gather_in_flight_beside_a_product(program, ring, cycles):
+    """It begins and ends in fusions of its own, which take no time but the transfer's and move nothing once more."""
+    tally = estimate(program("async_gather_v5e_4").replace("605511", str(cycles)), V5E, ring())
+    weights, activations = 4096 * 4096 * 2, 6 * 304 * 4096 * 2
+    alone, product = 0.75 * weights / 90e9 + 2 * HOP, cycles / V5E.clock
+    gather = by_kind(tally)["all-gather", "fsdp"]
+    assert (gather.count, gather.bytes, gather.seconds) == (1, weights, pytest.approx(alone))
+    assert tally.parts["products"] == product
+    assert tally.seconds == pytest.approx(max(product, alone))
+    assert tally.flops == 2 * 6 * 304 * 4096 * 4096
+    assert tally.bytes == weights + 2 * activations  # the product's own
+    assert not tally.unpriced
+
+
+def test_a_sum_fused_with_its_scatter_takes_the_transfers_time_alone(program, ring):
+    tally = estimate(program("fused_scatter_v5p_8"), CHIPS["v5p"], ring("v5p-8"))
+    padded = 3072 * 1344 * 2
+    scatter = by_kind(tally)["reduce-scatter", "fsdp"]
+    assert (scatter.count, scatter.bytes) == (1, padded)
+    assert scatter.seconds == pytest.approx(0.75 * padded / 180e9 + 2 * HOP)
+    assert dict(tally.parts) == {"collectives": scatter.seconds}
+    assert not tally.unpriced and not tally.bytes
+
+
 HEAD = "ENTRY %main (a: bf16[4096,4096]) -> bf16[4096,4096] {\n  %a = bf16[4096,4096]{1,0} parameter(0)\n"
 GATHER = (
     "  %s = (bf16[1024,4096]{1,0}, bf16[4096,4096]{1,0}) all-gather-start(%q), replica_groups={{0,1,2,3}}\n"
@@ -75,16 +100,9 @@ def test_a_kernel_takes_what_it_states(ring, flops, seconds):
 
 
 @pytest.mark.parametrize(("chip", "filled"), [("v5e", 2), ("v6e", 4)])  # multipliers 128 and 256 wide, heads 64
-def test_an_attention_kernel_takes_its_two_products(ring, chip, filled):
-    text = (
-        "ENTRY %main (q: bf16[8,20,1536,64]) -> bf16[8,20,1536,64] {\n"
-        "  %m = s8[1,3,3]{2,1,0} parameter(1)\n"
-        "  %q = bf16[8,20,1536,64]{3,2,1,0} parameter(0)\n"
-        "  ROOT %splash_mha_fwd.1 = bf16[8,20,1536,64]{3,2,1,0} custom-call(%m, %q, %q, %q), "
-        'custom_call_target="tpu_custom_call"\n}\n'
-    )
-    tally = estimate(text, CHIPS[chip], ring())
-    assert tally.flops == 2 * 2 * 8 * 20 * 1536 * 1536 * 64
+def test_narrow_heads_take_attention_as_long_as_wide_ones(program, ring, chip, filled):
+    tally = estimate(program("flash_attend_v5e_16"), CHIPS[chip], ring())
+    assert tally.flops == 2 * 2 * 6 * 20 * 1500 * 1500 * 64
     assert tally.parts["kernels"] == pytest.approx(filled * tally.flops / CHIPS[chip].peak_flops)
     assert not tally.blind_kernels
 

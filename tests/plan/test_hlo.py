@@ -91,6 +91,12 @@ def test_who_takes_part_in_a_collective(text, groups):
     assert groups_of(text, 4) == groups
 
 
+def test_groups_along_two_of_three_axes():
+    mesh = "replica_groups=mesh['data'=2,'fsdp'=2,'tensor'=3]"
+    assert groups_of(mesh + " {'data','tensor'}", 12) == [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 10, 11]]
+    assert groups_of(mesh + " {'fsdp','tensor'}", 12) == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+
+
 def test_bytes_are_those_of_main_memory():
     program = Program(
         "ENTRY %main (a: f32[8,128]) -> f32[8,128] {\n"
@@ -100,6 +106,25 @@ def test_bytes_are_those_of_main_memory():
         "}\n"
     )
     assert program.bytes_of(program.computations["main"]["c"], "main") == 2 * 8 * 128 * 4
+
+
+def test_what_a_fusion_passes_on_does_not_move():
+    program = Program(
+        "%body (p: f32[8,128], q: f32[8,128]) -> (f32[8,128], f32[8,128]) {\n"
+        "  %p = f32[8,128] parameter(0)\n"
+        "  %q = f32[8,128] parameter(1)\n"
+        "  %n = f32[8,128] negate(%q)\n"
+        "  ROOT %t = (f32[8,128], f32[8,128]) tuple(%p, %n)\n"
+        "}\n"
+        "ENTRY %main (a: f32[8,128], b: f32[8,128]) -> (f32[8,128], f32[8,128]) {\n"
+        "  %a = f32[8,128] parameter(0)\n"
+        "  %b = f32[8,128] parameter(1)\n"
+        "  ROOT %f = (f32[8,128], f32[8,128]) fusion(%a, %b), "
+        "output_to_operand_aliasing={{0}: (0, {}), {1}: (1, {})}, calls=%body\n"
+        "}\n"
+    )
+    moved = 2 * 8 * 128 * 4  # b is read, and its negative written in its place
+    assert program.bytes_of(program.computations["main"]["f"], "main") == moved
 
 
 def test_what_is_no_program_is_refused():
