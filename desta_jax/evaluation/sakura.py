@@ -20,6 +20,15 @@ PROMPT = Prompt(
 TRACKS = ("Animal", "Emotion", "Gender", "Language")
 HOPS = ("single", "multi")
 OPTION_MATCH = "option match"
+FORMS = {  # of options that are values of an attribute: another form of the option's word will do, by the rules below
+    "female": ("woman", "women", "feminine", "girl", "lady"),
+    "male": ("man", "men", "masculine", "boy", "gentleman", "guy"),
+    "happy": ("happiness", "happily", "joy", "joyful", "joyous", "cheerful"),
+    "sad": ("sadness", "sadly", "sorrow", "sorrowful"),
+    "angry": ("anger", "angrily", "furious", "rage"),
+    "disgust": ("disgusted", "disgusting"),
+    "fear": ("fearful", "afraid", "scared", "frightened"),
+}
 
 _RULES = """You check answers to multiple-choice questions about a sound clip that you cannot hear.
 You see the question with its options, the true option, and the answer that a model gave.
@@ -98,20 +107,52 @@ def score(
     return Scores(_figures([question.row for question in asked if question.id in marks], marks), problems, notes)
 
 
-def names_only(response: str, label: str, question: str) -> bool:
-    """Whether the response names the true option, by text or letter, and no other of the question's "(a) ..."."""
+def names_only(response: str, label: str, question: str, forms: Mapping[str, Sequence[str]] = FORMS) -> bool:
+    """Whether the response names the true option, by text or letter, and no other of the question's "(a) ...".
+
+    What follows a "not" is not named. A code of two letters ("it") is its word only where it is the whole answer.
+
+    Args:
+        label: the true option, "(b) dog".
+        forms: other words for an option's text, in lower case.
+    """
     found = re.findall(r"\(([a-z])\)\s*(.*?)(?=\s*\([a-z]\)|\s*$)", question, re.DOTALL)
-    options = {letter: text.strip().rstrip(".!?") for letter, text in found}
-    said = {letter: text for letter, text in options.items() if text and _holds(response, text)}
-    longest = {a for a, text in said.items() if not any(a != b and _holds(other, text) for b, other in said.items())}
-    given = response.strip().lower()
-    named = longest or set(re.findall(r"\(([a-z])\)", given)) or set(re.findall(r"^([a-z])[.):]?$", given))
+    texts = {letter: _plain(text).rstrip(".!?") for letter, text in found}
+    codes = {letter for letter, text in found if re.fullmatch("[a-z]{2}", text.strip())}
+    answer = _plain(response)
+    places = {a: _places(answer, text, forms) for a, text in texts.items() if text and a not in codes}
+    places |= {a: [False] * (answer.strip(".!?\"' ") == texts[a]) for a in codes}
+    said = {letter for letter, negated in places.items() if not all(negated)}
+    longest = {a for a in said if not any(a != b and _find(texts[a], texts[b]) for b in said)}
+    named = longest if any(places.values()) else _letters(response.strip()) & texts.keys()
     return named == {label.strip()[1:2].lower()}
 
 
-def _holds(text: str, words: str) -> bool:
-    """Whether the words stand in the text, and end where words end."""
-    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE) is not None
+def _plain(text: str) -> str:
+    """In lower case, with plain apostrophes and single spaces."""
+    return re.sub(r"\s+", " ", text.replace("’", "'")).strip().casefold()
+
+
+def _places(answer: str, text: str, forms: Mapping[str, Sequence[str]]) -> list[bool]:
+    """For each place where the answer has an option's text or another form of it, whether it stands behind a "not"."""
+    words = [text, *forms.get(text, ())]
+    return [_NEGATED.search(answer, 0, match.start()) is not None for word in words for match in _find(word, answer)]
+
+
+_NEGATED = re.compile(r"(?:\b(?:not|neither|nor|never)|n't) (?:(?:be|been|feel|feeling|sound|a|an|the) )*$")
+
+
+def _find(words: str, text: str) -> list[re.Match]:
+    """Where the words stand in the text, and end where words end."""
+    return list(re.finditer(rf"(?<!\w){re.escape(words)}(?!\w)", text))
+
+
+def _letters(answer: str) -> set[str]:
+    """The letters that an answer chooses: "(b)", "b", "B. ...", "the answer is B"."""
+    chosen = r"\(([a-z])\)", r"^([a-z])(?:[.):]|$)", r"\b(?:answer|option|choice)(?: is)?:? ([a-z])(?=[.,;:)]|$)"
+    found = [letter for pattern in chosen for letter in re.findall(pattern, answer, re.IGNORECASE)]
+    found += re.findall(r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?: is)?:? ([A-Z])\b", answer)  # no article
+    return {letter.lower() for letter in found}
 
 
 def _figures(rows: Sequence[Mapping[str, Any]], marks: Mapping[str, bool]) -> dict[str, Any]:

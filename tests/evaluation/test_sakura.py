@@ -122,6 +122,18 @@ def test_recorded_judgements_hold_for_their_response_only(data):
         ("(a) or (b)", False),
         ("a horse", False),
         ("", False),
+        ("The answer is B.", True),
+        ("The correct answer is: b.", True),
+        ("Option B, I think", True),
+        ("B. A barking animal", True),
+        ("A barking animal", False),
+        ("The answer is a dog", True),
+        ("The answer is a horse", False),  # no letter
+        ("It is not a dog.", False),
+        ("(b), not a dog", False),  # the words go before the letter
+        ("not a cat but a dog", True),
+        ("Not only a dog", True),
+        ("It isn't a cat, and it isn't a cow.", False),
     ],
 )
 def test_option_match_without_a_judge(response, right):
@@ -141,6 +153,46 @@ def test_option_match_without_a_judge(response, right):
 def test_options_that_are_sentences_are_matched_without_their_stops(response, right):
     question = "What then? (a) They are likely to cry. (b) They are likely to cry and to frown. (c) They smile!"
     assert sakura.names_only(response, "(b) They are likely to cry and to frown.", question) == right
+
+
+SEX, FEELING = "Who? (a) Female (b) Male", "How? (a) happy (b) sad (c) fear"
+
+
+@pytest.mark.parametrize(
+    "response, question, letter",
+    [
+        ("A woman speaks English.", SEX, "a"),
+        ("A man speaks English.", SEX, "b"),
+        ("a female", SEX, "a"),
+        ("A woman speaks English and is male.", SEX, ""),
+        ("female and male", SEX, ""),
+        ("A human", SEX, ""),
+        ("This is not a man.", SEX, ""),
+        ("The speaker is not a man but a woman.", SEX, "a"),
+        ("A man speaks English and expresses happiness.", FEELING, "a"),
+        ("She doesn't sound happy; she is afraid.", FEELING, "c"),
+        ("happiness and sadness", FEELING, ""),
+        ("B. joy", FEELING, "a"),
+    ],
+)
+def test_other_forms_of_sex_and_emotion_name_their_option(response, question, letter):
+    assert [a for a in "abc" if sakura.names_only(response, f"({a}) it", question)] == list(letter)
+
+
+@pytest.mark.parametrize(
+    "response, right",
+    [
+        ("What is it?", False),
+        ("it", True),
+        ('"It".', True),
+        ("(b)", True),
+        ("(b) it", True),
+        ("fr", False),
+    ],
+)
+def test_a_code_of_two_letters_is_no_word(response, right):
+    assert sakura.names_only(response, "(b) it", "Which code? (a) fr (b) it") == right
+    assert sakura.names_only("She is Ms. Smith.", "(a) Ms.", "Which title? (a) Ms. (b) Mr.")
 
 
 def test_a_model_is_asked_both_questions_of_a_clip(data, model):

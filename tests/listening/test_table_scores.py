@@ -200,3 +200,17 @@ def test_what_follows_is_counted_where_what_is_heard_was_right():
     assert (scores[hops.GIVEN]["Gender"]["value"], scores[hops.GIVEN]["Gender"]["count"]) == (0, 1)
     assert scores["single"]["trained tracks"]["count"] == 2  # Animal is never trained on
     assert hops.chance(questions)["single"] == {"Gender": 50, "trained tracks": 50, "Animal": 50}
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "right"),
+    [
+        ("A woman speaks English.", "(a) Male (b) Female", "(b) Female"),
+        ("A woman speaks English and expresses anger.", "(a) angry (b) sad", "(a) angry"),
+        ("C'est du français.", "(a) German (b) French", "(b) French"),
+    ],
+)
+def test_an_option_of_sakura_has_the_names_of_its_value(answer, options, right):
+    question = sakura_question("Gender", "single", "x", right)
+    question.row["question"] = f"Which? {options}"
+    assert hops.score([question], {question.id: answer})["single"]["Gender"]["value"] == 100

@@ -22,9 +22,10 @@ from desta_jax.construct.backbone import Backbone, open_backbone
 from desta_jax.evaluation.answers import whole_lines
 from desta_jax.generation import Answer, Model, Request, Sampling
 from desta_jax.generation.listen import Ear, Heard
-from desta_jax.generation.model import NO_SPEECH, user_message
+from desta_jax.generation.model import user_message
 from desta_jax.generation.talk import Talk, Wish
 from desta_jax.inputs.prompt import Prompt
+from desta_jax.records.rows import NO_SPEECH
 
 GREEDY = Sampling(temperature=0.0)
 KEPT = 1024  # clips whose soft tokens are kept: one with 64 of width 576 takes 150 kB

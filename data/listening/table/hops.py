@@ -9,6 +9,7 @@ from typing import Any
 
 from figures import share
 from held_out import TRAINED_TRACKS, is_test_clip
+from perception import LANGUAGES
 
 from desta_jax.evaluation import sakura
 from desta_jax.evaluation.question import Question
@@ -16,6 +17,7 @@ from desta_jax.evaluation.question import Question
 MAX_NEW_TOKENS = 64
 GIVEN = "multi given single"
 TRAINED = "trained tracks"
+FORMS = sakura.FORMS | {language.casefold(): names for language, names in LANGUAGES.items()}
 
 
 def ask(folder: Path) -> list[Question]:
@@ -24,10 +26,11 @@ def ask(folder: Path) -> list[Question]:
 
 
 def score(questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, Any]:
-    """By hop and track the share that names the right option and no other; and of the clips whose single-hop answer
-    was right, the share whose multi-hop answer was too. `trained tracks` leaves out those never trained on."""
+    """By hop and track the share that names the right option, by its text, another form of it or its letter, and no
+    other; and of the clips whose single-hop answer was right, the share whose multi-hop answer was too. `trained
+    tracks` leaves out those never trained on."""
     marks = {
-        question.id: sakura.names_only(answers[question.id], question.row["label"], question.row["question"])
+        question.id: sakura.names_only(answers[question.id], question.row["label"], question.row["question"], FORMS)
         for question in questions
         if question.id in answers
     }

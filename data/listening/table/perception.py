@@ -13,6 +13,7 @@ from figures import share
 from held_out import Clip, spread
 
 from desta_jax.evaluation.question import Prompt, Question
+from desta_jax.evaluation.sakura import FORMS
 from desta_jax.generation.model import SYSTEM
 
 HEARING = Prompt(SYSTEM, "{audio} {question}")
@@ -38,7 +39,7 @@ class Attribute:
     names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
-_LANGUAGES = {
+LANGUAGES = {
     "English": ("anglais", "inglese", "inglés", "englisch", "英语"),
     "German": ("deutsch", "allemand", "tedesco", "alemán"),
     "French": ("français", "française", "francese", "francés", "französisch"),
@@ -58,29 +59,19 @@ ATTRIBUTES = (
         "speech",
         "language",
         ("What language is spoken in this clip?", "Which language does the speaker use?"),
-        _LANGUAGES,
+        LANGUAGES,
     ),
     Attribute(
         "speech",
         "gender",
         ("Is the speaker a man or a woman?", "What is the gender of the speaker?"),
-        {
-            "male": ("man", "men", "masculine", "boy", "gentleman", "guy"),
-            "female": ("woman", "women", "feminine", "girl", "lady"),
-        },
+        {value: FORMS[value] for value in ("male", "female")},
     ),
     Attribute(
         "speech",
         "emotion",
         ("How does the speaker feel?", "What emotion is in the speaker's voice?"),
-        {
-            "happy": ("happiness", "happily", "joy", "joyful", "joyous", "cheerful"),
-            "sad": ("sadness", "sadly", "sorrow", "sorrowful"),
-            "angry": ("anger", "angrily", "furious", "rage"),
-            "disgust": ("disgusted", "disgusting"),
-            "fear": ("fearful", "afraid", "scared", "frightened"),
-            "neutral": (),
-        },
+        {value: FORMS[value] for value in ("happy", "sad", "angry", "disgust", "fear")},
     ),
     Attribute(
         "speech",

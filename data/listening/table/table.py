@@ -96,7 +96,7 @@ class Table:
             "transcripts": self.options.transcripts,
             "clips a value": {"made": self.options.clips, "real": self.options.real_clips},
             "perception": "an answer is right if it names the true value and no other of those asked about",
-            "sakura": "no judge: right if the answer names the true option, by text or letter, and no other",
+            "sakura": "no judge: right if the answer names the true option, by a form of its text or letter, and no other",
             "interval": "Wilson, 95 %; of means by the normal distribution; of ratios a bootstrap over clips",
         }
         (self.out / "table.json").write_text(json.dumps(self.report, indent=1, ensure_ascii=False) + "\n", "utf-8")
