@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int16
 
-SAMPLE_RATE = 16_000
+from desta_jax.audio.load import SAMPLE_RATE
+
 WINDOW = 400  # samples: 25 ms
 HOP = 160  # samples: 10 ms
 BINS = WINDOW // 2 + 1

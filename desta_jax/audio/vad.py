@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from desta_jax.audio.load import SAMPLE_RATE
 from desta_jax.audio.silero import WINDOW, speech_probabilities
 
-SAMPLE_RATE = 16_000
 THRESHOLD = 0.5  # speech starts at a window that is at least this probable
 EXIT_THRESHOLD = 0.35  # and may end at one below this
 SHORTEST_SPEECH = SAMPLE_RATE * 250 // 1000

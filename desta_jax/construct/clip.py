@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-NO_SPEECH = " "  # the transcript of a clip without words, as in the public rows
+from desta_jax.records.rows import NO_SPEECH
 
 
 @dataclasses.dataclass(frozen=True)

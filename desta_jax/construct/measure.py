@@ -17,6 +17,7 @@ from desta_jax.construct.describe import Draft
 from desta_jax.construct.metadata import Problem
 from desta_jax.construct.source import Attribute, Source
 from desta_jax.machine import cores
+from desta_jax.records.shard import find_audio
 
 VERY = ("Very low", "Low", "Normal", "High", "Very high")
 STANDARD = {
@@ -65,21 +66,12 @@ def measure_drafts(drafts: Sequence[Draft], source: Source, audio_root: str) -> 
     return [draft for draft in drafts if draft.audio not in troubles], problems
 
 
-def find_audio(audio_root: str, audio: str) -> str | None:
-    """The file of a row's path, whose extension may be .wav on disk; None if there is none."""
-    path = os.path.join(audio_root, audio)
-    for candidate in (path, os.path.splitext(path)[0] + ".wav"):
-        if os.path.isfile(candidate):
-            return candidate
-    return None
-
-
 def _measure_clip(
     audio: str, drafts: Sequence[Draft], wanted: Sequence[Attribute], audio_root: str
 ) -> tuple[str, str] | None:
     """Fills in all drafts of one clip, its segments; or why it can't be measured, and in detail."""
     path = find_audio(audio_root, audio)
-    if path is None:
+    if not os.path.isfile(path):
         return "missing_audio", f"no file {audio} under {audio_root}"
     found: dict[str, float | None] = {}
     try:

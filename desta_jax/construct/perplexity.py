@@ -19,7 +19,8 @@ from desta_jax.construct.backbone import Backbone
 from desta_jax.generation.cache import empty_cache
 from desta_jax.generation.decode import LanguageModel
 from desta_jax.generation.talk import length_bucket, on
-from desta_jax.inputs.prompt import AUDIO_LOCATOR, MARKERS
+from desta_jax.inputs.prompt import MARKERS
+from desta_jax.records.rows import AUDIO_LOCATOR
 
 ROWS = 8  # scored at a time
 SECONDS_BETWEEN_LINES = 10.0

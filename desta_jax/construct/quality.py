@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from desta_jax.construct.language import guess_language, known_languages
-from desta_jax.inputs.prompt import AUDIO_LOCATOR
+from desta_jax.records.rows import AUDIO_LOCATOR
 
 
 @dataclasses.dataclass(frozen=True)

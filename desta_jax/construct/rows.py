@@ -7,9 +7,10 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from desta_jax.construct.clip import NO_SPEECH, Clip
+from desta_jax.construct.clip import Clip
 from desta_jax.construct.instructions import AUDIO, Instruction, Pool, Values
-from desta_jax.inputs.prompt import AUDIO_LOCATOR, MARKERS
+from desta_jax.inputs.prompt import MARKERS
+from desta_jax.records.rows import AUDIO_LOCATOR, NO_SPEECH
 
 LAYOUTS = (  # where an instruction that does not say it has the audio, and how often
     (f"{AUDIO}\n\n{{instruction}}", 4),

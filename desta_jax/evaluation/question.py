@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-AUDIO = "<|AUDIO|>"
+from desta_jax.records.rows import AUDIO_LOCATOR
 
 Messages = list[dict[str, Any]]
 
@@ -24,7 +24,7 @@ class Prompt:
 
     @property
     def hears(self) -> bool:
-        return "{audio}" in self.user or AUDIO in self.user
+        return "{audio}" in self.user or AUDIO_LOCATOR in self.user
 
     def replaced(self, system: str | None, user: str | None) -> Prompt:
         return Prompt(self.system if system is None else system, self.user if user is None else user)
@@ -55,11 +55,11 @@ def ask(question: Question, prompt: Prompt) -> Messages:
     Raises:
         ValueError: the template names a field that the question lacks, or places its clips twice.
     """
-    fields = {**question.fields, "audio": "\n".join([AUDIO] * len(question.audio))}
+    fields = {**question.fields, "audio": "\n".join([AUDIO_LOCATOR] * len(question.audio))}
     user: dict[str, Any] = {"role": "user", "content": _fill(prompt.user, fields)}
     if prompt.hears:
         user["audios"] = [{"audio": clip if isinstance(clip, bytes) else str(clip)} for clip in question.audio]
-        if user["content"].count(AUDIO) != len(question.audio):
+        if user["content"].count(AUDIO_LOCATOR) != len(question.audio):
             raise ValueError(f"the user prompt {prompt.user!r} does not place the clips of question {question.id} once")
     return ([{"role": "system", "content": prompt.system}] if prompt.system else []) + [user]
 

@@ -18,13 +18,13 @@ from desta_jax.generation.decode import NOTHING
 from desta_jax.generation.listen import Ear, Heard
 from desta_jax.generation.sampling import DEFAULT, Sampling
 from desta_jax.generation.talk import Talk, Tongue, Wish
-from desta_jax.inputs.prompt import AUDIO_LOCATOR, MARKERS, Prompt, PromptBuilder, is_text
+from desta_jax.inputs.prompt import MARKERS, Prompt, PromptBuilder, is_text
+from desta_jax.records.rows import AUDIO_LOCATOR, NO_SPEECH
 
 TRANSCRIPTS = ("auto", "given")
 LONG_AUDIO = ("cut", "windows")
 PIECE = 4  # tokens between two looks at what is said, where it is shown as it comes
 SYSTEM = "Focus on the audio clips and instructions."  # the system prompt that the reference recommends
-NO_SPEECH = " "  # the transcript of a clip in which nobody speaks
 
 Messages = Sequence[Mapping[str, Any]]
 

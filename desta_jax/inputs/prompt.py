@@ -24,11 +24,10 @@ import numpy as np
 from jaxtyping import Int32
 
 from desta_jax.batch import IGNORED
+from desta_jax.records.rows import AUDIO_LOCATOR, ROLES
 
-AUDIO_LOCATOR = "<|AUDIO|>"
 MARKERS = ("<start_audio>", "<end_audio>")  # plain text around the locator: in training rows, added in inference
 TRANSCRIPT_LIMIT = 100  # tokens of a transcript in training
-ROLES = ("system", "user", "assistant")
 
 AUDIO_CUT = "the cut to max_length falls inside the positions of a clip"
 NO_LABEL = "the cut to max_length leaves nothing of the response"

@@ -5,11 +5,10 @@ import json
 
 import pytest
 
-from desta_jax.construct.clip import NO_SPEECH
 from desta_jax.construct.instructions import Instruction, load_pool
 from desta_jax.construct.perplexity import reading_of
 from desta_jax.construct.rows import Request, plan_requests
-from desta_jax.records.rows import parse_row
+from desta_jax.records.rows import NO_SPEECH, parse_row
 
 FIELDS = ["id", "dataset", "seed_description", "prompt", "messages", "response"]
 
