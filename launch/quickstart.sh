@@ -8,7 +8,7 @@
 # It makes the Python environment .venv, fetches the models, has eSpeak NG speak some clips, converts, asks the adapter
 # that comes with the project (data/listening/adapter) about a recorded voice, makes records, trains on from there,
 # exports, reads the export back, and asks it about a clip that was held out. It can be interrupted and run again: what
-# is done is not done twice.
+# is done is not done twice. Other steps, or another adapter to start from, need another DIR.
 #
 #   --out DIR     where everything goes (default: quickstart)
 #   --steps N     training steps (default: the config's, configs/smol.py or configs/micro.py)
@@ -51,6 +51,14 @@ out=$(cd "$out" && pwd)
 here=$out/$name
 [[ $adapter || $name == micro ]] || here+=-from-scratch
 cd "$repository"
+# What is done stays as it is, so that it must have been done with the same steps and from the same adapter.
+settings="steps ${steps:-as in the config}, ${adapter:+adapter of checksum $(cat "$adapter"/*.{json,safetensors} | cksum)}"
+settings=${settings%, }
+noted=$(cat "$here/settings.txt" 2>/dev/null) || [[ -d $here/model ]] || noted=$settings
+[[ $noted == "$settings" ]] ||
+    refuse "$here was made otherwise (${noted:-nothing says how}; now $settings). Choose another --out, or remove it"
+mkdir -p "$here"
+echo "$settings" >"$here/settings.txt"
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} TRANSFORMERS_NO_ADVISORY_WARNINGS=1
 environment=${ENVIRONMENT:-.venv}
 trap farewell EXIT

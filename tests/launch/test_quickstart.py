@@ -248,6 +248,31 @@ def test_the_quickstart_refuses_wrong_arguments(arguments, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_quickstart_goes_on_with_nothing_that_was_made_otherwise(tmp_path):
+    (tmp_path / "launch").mkdir()
+    (tmp_path / "data/listening/adapter").mkdir(parents=True)
+    for name in ("quickstart.sh", "stages.sh"):
+        shutil.copy(LAUNCH / name, tmp_path / "launch")
+    (tmp_path / "launch/environment.sh").write_text("#!/bin/sh\nexit 3\n")  # the first stage
+    (tmp_path / "launch/environment.sh").chmod(0o755)
+    adapter = tmp_path / "data/listening/adapter/model.safetensors"
+    adapter.write_text("one")
+    adapter.with_name("config.json").touch()
+
+    def begin(*arguments):
+        command = [tmp_path / "launch/quickstart.sh", "--out", tmp_path / "out", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL).returncode
+
+    assert begin() == begin() == 3 and begin("--steps", "5") == 2
+    adapter.write_text("another")
+    assert begin() == 2 and begin("--from_scratch", "--steps", "5") == begin("--micro") == 3
+    (tmp_path / "out/micro/settings.txt").unlink()
+    assert begin("--micro", "--steps", "5") == 3
+    (tmp_path / "out/smol-from-scratch/settings.txt").unlink()
+    (tmp_path / "out/smol-from-scratch/model").mkdir()  # of a time that left no note
+    assert begin("--from_scratch", "--steps", "5") == 2
+
+
 PYTHON = """#!/bin/sh
 # Makes environments of itself, and installs nothing.
 if [ "$2" = venv ]; then mkdir "$3/bin"; cp "$0" "$3/bin/python"; fi
