@@ -51,11 +51,6 @@ def count(tree: Tree) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in flatten(tree).values())
 
 
-def size_bytes(tree: Tree) -> int:
-    """The bytes that the leaves take in their own dtypes."""
-    return sum(int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in flatten(tree).values())
-
-
 def abstract(tree: Tree, dtype=None) -> Tree:
     """Shapes and dtypes only; `dtype` overrides every leaf's own."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype or leaf.dtype), tree)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from desta_jax import sharding
 from desta_jax.generation import cache as kv
 from desta_jax.generation.cache import Cache
-from desta_jax.generation.decode import CHUNK, NOTHING, LanguageModel, Speech, begin, read, speak
+from desta_jax.generation.decode import NOTHING, LanguageModel, Speech, begin, read, speak
 from desta_jax.generation.sampling import Chooser, Sampling, make_chooser
 from desta_jax.inputs.prompt import Prompt
 from desta_jax.models.audio_lm import AudioLM
@@ -59,7 +59,7 @@ class Wish:
 
 
 class Talk:
-    """Answers under way. Iterating gives what each row says, an array [rows, n] at a time, -1 where a row has ended."""
+    """Answers under way."""
 
     def __init__(self, tongue: Tongue, wishes: Sequence[Wish], *, known: Cache | None = None, known_tokens: int = 0):
         """Reads the prompts.
@@ -78,11 +78,8 @@ class Talk:
             self._chooser = make_chooser(samplings, [w.number for w in fill], tongue.model.shape.vocabulary)
             self.speech = self._start(fill, known, known_tokens)
 
-    def __iter__(self) -> Iterator[Int32[np.ndarray, "rows n"]]:
-        return self.chunks()
-
-    def chunks(self, size: int = CHUNK) -> Iterator[Int32[np.ndarray, "rows n"]]:
-        """What is said, at most `size` (up to CHUNK) tokens a row at a time."""
+    def chunks(self, size: int) -> Iterator[Int32[np.ndarray, "rows n"]]:
+        """What each row says, at most `size` (up to decode.CHUNK) tokens at a time; -1 where a row has ended."""
         ended = np.asarray(self.speech.ended)
         yield np.asarray(self.speech.token)[: len(self.wishes), None]
         while not ended.all():

@@ -112,11 +112,6 @@ class WhisperShape:
             vocabulary=config["vocab_size"],
         )
 
-    @property
-    def encoder_parameters(self) -> int:
-        """Parameters of the encoder's blocks that multiply activations."""
-        return self.encoder_layers * (4 * self.width**2 + 2 * self.width * self.encoder_mlp_width)
-
 
 @dataclasses.dataclass(frozen=True)
 class AdapterShape:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int32, Key
+from jaxtyping import Array, Float, Key
 
-from desta_jax.models.attention import MultiHeadAttention, attend, attend_by_head, by_head
+from desta_jax.models.attention import MultiHeadAttention, attend_by_head, by_head
 from desta_jax.models.layers import GeluMLP, LayerNorm, stack
 from desta_jax.models.shapes import WhisperShape
 from desta_jax.models.whisper import EPSILON
@@ -51,7 +51,7 @@ class WhisperDecoderLayer(nnx.Module):
 class WhisperDecoder(nnx.Module):
     """Token and position embeddings, the blocks, a final norm; the embeddings are also the output head.
 
-    Radford et al. 2022; transformers' WhisperDecoder.
+    Radford et al. 2022; transformers' WhisperDecoder. It is run layer by layer: see generation/transcribe.py.
     """
 
     def __init__(
@@ -62,18 +62,6 @@ class WhisperDecoder(nnx.Module):
         self.positions = nnx.Param(jnp.zeros((tokens, width)))
         self.layers = stack(lambda key: WhisperDecoderLayer(width, heads, mlp_width, key=key), layers, layers_key)
         self.norm = LayerNorm(width, epsilon=EPSILON)
-
-    def __call__(self, tokens: Int32[Array, "b t"], frames: Float[Array, "b s d"]) -> Float[Array, "b t v"]:
-        """Scores of the token after each of these, given the encoder's last hidden states after its norm."""
-        length = tokens.shape[1]
-        mask = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (tokens.shape[0], length, length))
-
-        def run(x, layer):
-            return layer(x, layer.remember(frames), lambda q, k, v: attend(q, k, v, mask=mask)), None
-
-        x = jnp.take(self.embed[...], tokens, axis=0) + self.positions[:length]
-        x, _ = jax.lax.scan(run, x, self.layers)
-        return jnp.einsum("btd,vd->btv", self.norm(x), self.embed[...])
 
 
 def build_whisper_decoder(shape: WhisperShape, key: Key[Array, ""]) -> WhisperDecoder:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import fsspec
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Int32
 
 from desta_jax.records import index as indexing
 from desta_jax.records import tfrecord
@@ -95,11 +95,6 @@ class RecordSource:
     def clips(self) -> Int32[np.ndarray, "records"]:
         """Audio clips in each record."""
         return self._index.clips
-
-    @property
-    def samples(self) -> Int64[np.ndarray, "records"]:
-        """16 kHz samples of each record's clips together."""
-        return self._index.samples
 
     def place(self, number: int) -> str:
         """Shard and record number within it, for messages."""

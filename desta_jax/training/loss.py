@@ -86,7 +86,7 @@ def _scan_chunks(hidden, table, labels, chunk_loss):
 def _chunk_loss(hidden, labels, table, with_gradient=False):
     logits = jnp.einsum("rld,vd->rlv", hidden, table, preferred_element_type=jnp.float32)
     counted = labels != IGNORED
-    top = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    top = logits.max(-1, keepdims=True)
     exponentials = jnp.exp(logits - top)
     total = exponentials.sum(-1, keepdims=True)
     chosen = jnp.take_along_axis(logits, jnp.maximum(labels, 0)[..., None], axis=-1)

@@ -35,7 +35,7 @@ def test_the_index_counts_clips_and_samples(records):
     samples = [schema.decode(source[number]) for number in range(12)]
     assert source.clips.dtype == np.int32 and source.clips.tolist() == [len(sample.audio) for sample in samples]
     assert source.clips.tolist() == [1, 1, 2] * 4
-    assert source.samples.tolist() == [sum(sample.num_samples) for sample in samples]
+    assert source.index.samples.tolist() == [sum(sample.num_samples) for sample in samples]
 
 
 def test_the_text_is_the_records_without_its_audio(records):

@@ -52,7 +52,7 @@ def test_good_records_are_counted(records, workers):
     source = RecordSource(records)
     report = check(records, workers)
     assert report.problems == []
-    assert (report.records, report.clips, report.samples) == (12, source.clips.sum(), source.samples.sum())
+    assert (report.records, report.clips, report.samples) == (12, source.clips.sum(), source.index.samples.sum())
 
 
 def test_each_flipped_bit_is_found_with_shard_number_and_id(copy):

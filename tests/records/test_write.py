@@ -40,7 +40,7 @@ def test_a_record_holds_the_row_and_its_sound(twelve, records, row):
 
 def test_clips_longer_than_the_window_are_kept_whole(corpus, row, tmp_path):
     corpus.add(row(0), seconds=31).write(tmp_path / "out")
-    assert RecordSource(tmp_path / "out").samples.tolist() == [31 * 16000]
+    assert RecordSource(tmp_path / "out").index.samples.tolist() == [31 * 16000]
 
 
 def test_a_clip_may_have_the_extension_wav_instead(corpus, row, tmp_path):
