@@ -18,14 +18,16 @@ from desta_jax.files import is_remote, write_whole
 from desta_jax.training.goodput import now
 
 BEAT_SECONDS, REMOTE_BEAT_SECONDS = 5.0, 60.0  # a beat in a bucket is a request, from every process
+LAST_BEAT_SECONDS = 10.0  # at most, for the beat under way when a run ends
 STALLED = 70  # exit status of a process that stopped itself because nothing went on (EX_SOFTWARE)
 
 
 class Heartbeat:
-    """Writes WORKDIR/heartbeat-N.json (step, time, process) from a thread of its own, and watches that steps end.
+    """Writes WORKDIR/heartbeat-N.json (step, time, process) in one thread, and watches in another that steps end.
 
-    The step waits for none of it. When nothing has been `alive` for stall.alarm_seconds, what every thread is doing
-    goes to standard error; after stall.exit_seconds the process ends, so that whoever launched it starts it again.
+    The step waits for none of it, and the watch for no request to a bucket: one may never be answered. When nothing has
+    been `alive` for stall.alarm_seconds, what every thread is doing goes to standard error; after stall.exit_seconds
+    the process ends, so that whoever launched it starts it again.
     """
 
     def __init__(self, workdir: str, stall: ConfigDict, process: int, *, beat: Callable[[], None] = lambda: None):
@@ -41,17 +43,18 @@ class Heartbeat:
         limits = [limit / 4 for limit in (stall.alarm_seconds, stall.exit_seconds) if limit]
         self._seconds = min([REMOTE_BEAT_SECONDS if is_remote(self._path) else BEAT_SECONDS, *limits])
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._beats = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
+        self._watch = threading.Thread(target=self._keep_watching, name="stall alarm", daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._thread.start()
+        self._beats.start()
+        self._watch.start()
         return self
 
     def __exit__(self, *_) -> None:
         self._closed.set()
-        self._thread.join()
-        self._write()
+        self._watch.join()
+        self._beats.join(LAST_BEAT_SECONDS)
 
     def alive(self, step: int | None = None) -> None:
         """Something went on; with a step, that step has ended."""
@@ -66,15 +69,19 @@ class Heartbeat:
         self.alive()
         self._paused = False
 
-    def _run(self) -> None:
+    def _keep_watching(self) -> None:
+        while not self._closed.wait(self._seconds):
+            self._check()
+
+    def _keep_beating(self) -> None:
         self._write()
         while not self._closed.wait(self._seconds):
             self._write()
-            self._check()
             try:
                 self._beat_too()
-            except Exception as error:  # whatever a bucket's client raises: the watch must go on
+            except Exception as error:  # whatever a bucket's client raises: a run does not end for this
                 logging.warning("beside the steps: %s", error)
+        self._write()
 
     def _write(self) -> None:
         beat = {"step": self._step, "time": round(now(), 1), "process": self._process}

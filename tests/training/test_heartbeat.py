@@ -4,17 +4,20 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from desta_jax.config import make_config
+from desta_jax.training import heartbeat
 from desta_jax.training.heartbeat import STALLED, Heartbeat, last_seen
 from desta_jax.training.loop import STOPPED
 
 STALL = """
 import sys, time
 from desta_jax.config import make_config
+from desta_jax.training import heartbeat
 from desta_jax.training.heartbeat import Heartbeat
 
 def a_collective_that_never_ends():
@@ -60,9 +63,26 @@ def test_the_watch_goes_on_whatever_a_bucket_answers(tmp_path, monkeypatch, capf
     def refuse(*_):
         raise RuntimeError("503")
 
-    monkeypatch.setattr("desta_jax.training.heartbeat.write_whole", refuse)
+    monkeypatch.setattr(heartbeat, "write_whole", refuse)
     with Heartbeat(str(tmp_path), stall(alarm_seconds=1), 0, beat=refuse):
         wait_until(lambda: "STALLED" in capfd.readouterr().err)
+
+
+@pytest.mark.parametrize("request_that_hangs", ["write", "beat"])
+def test_a_request_that_is_never_answered_holds_up_neither_the_alarm_nor_the_end(
+    tmp_path, monkeypatch, capfd, request_that_hangs
+):
+    answered = threading.Event()
+
+    def hang(*_):
+        answered.wait()
+
+    monkeypatch.setattr(heartbeat, "LAST_BEAT_SECONDS", 0.1)
+    if request_that_hangs == "write":
+        monkeypatch.setattr(heartbeat, "write_whole", hang)
+    with Heartbeat(str(tmp_path), stall(alarm_seconds=1), 0, beat=hang):
+        wait_until(lambda: "STALLED" in capfd.readouterr().err)
+    answered.set()
 
 
 def test_a_stalled_process_shows_what_it_does_then_ends(tmp_path):
