@@ -59,8 +59,6 @@ def read_json_lines(path: epath.Path) -> list[dict[str, Any]]:
 
 
 def _whole_lines(path: epath.Path) -> list[str]:
-    """The lines of a file that are JSON objects: a kill may have left half a line at the end."""
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines()
-    return [line for line in lines if line.startswith("{") and line.endswith("}")]
+    """The lines of a file: a kill may have left part of one at its end, which may look like a whole one's."""
+    text = path.read_text() if path.exists() else ""
+    return text[: text.rfind("\n") + 1].splitlines()

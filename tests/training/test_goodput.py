@@ -64,6 +64,16 @@ def test_an_account_is_taken_up_where_it_was_left(tmp_path):
     assert "in 2 starts" in second.table()
 
 
+@pytest.mark.parametrize("torn", ['{"step": 8, "ti', '{"step": 8, "seconds": {"step": 1.0}', "{}"])
+def test_a_line_that_a_kill_cut_short_is_none(tmp_path, torn):
+    """Also one that ends as a whole one does; and the next line starts on its own."""
+    (tmp_path / "goodput.jsonl").write_text(json.dumps(start(0, 1000.0)) + "\n" + torn)
+    for starts in (2, 3):
+        account = Account(str(tmp_path), step=0, began=1100.0, last_seen=None)
+        account.close()
+        assert account.starts == starts
+
+
 def test_time_is_never_given_twice(tmp_path):
     account = Account(str(tmp_path), step=0, began=1000.0, last_seen=None)
     account.spend("step", 1010.0)
