@@ -27,10 +27,11 @@ class Profiler:
     def __init__(self, workdir: str, window: ConfigDict, journal: Journal, *, silent: bool):
         """`window` is the config's part `profile`; a `silent` one never traces."""
         self._workdir, self._window, self._journal, self._silent = epath.Path(workdir), window, journal, silent
+        self._target = self._workdir / FOLDER
         self.requested = 0
         """Steps to trace as soon as a step begins."""
         self._first = self._last = 0  # of the steps that are being traced
-        self._folder = ""
+        self._scratch: tempfile.TemporaryDirectory | None = None  # the profiler writes to local disks only
 
     def look_for_request(self) -> None:
         """Takes a file WORKDIR/profile_request, which holds a number of steps; called beside the steps."""
@@ -62,20 +63,33 @@ class Profiler:
         with watch.aside("profile"):
             jax.profiler.stop_trace()
             self._last = 0
-            target = self._workdir / FOLDER
-            if is_remote(target):
-                _copy(pathlib.Path(self._folder), target)
+            failed = self._take_there()
+        if failed is not None:
+            self._journal.say(f"the profile from step {self._first} on cannot be written to {self._target}: {failed}")
+            return
         self._journal.say(
-            f"profiled from step {self._first} on: to look at it, `pip install xprof` and `xprof --logdir {target}`"
+            f"profiled from step {self._first} on: to look at it, `pip install xprof` and "
+            f"`xprof --logdir {self._target}`"
         )
 
     def _begin(self, step: int, steps: int, watch: Watch) -> None:
         with watch.aside("profile"):
-            # The profiler writes to local disks only.
-            target = self._workdir / FOLDER
-            self._folder = tempfile.mkdtemp() if is_remote(target) else str(target)
-            jax.profiler.start_trace(self._folder)
+            if is_remote(self._target):
+                self._scratch = tempfile.TemporaryDirectory(prefix="desta_jax-profile-")
+            jax.profiler.start_trace(self._scratch.name if self._scratch else str(self._target))
         self.requested, self._first, self._last = 0, step, step + steps - 1
+
+    def _take_there(self) -> Exception | None:
+        """Takes a trace to its bucket, where it is for one; gives the error that stood in the way."""
+        if self._scratch is None:
+            return None
+        try:
+            with self._scratch:
+                _copy(pathlib.Path(self._scratch.name), self._target)
+        except Exception as error:  # whatever a bucket's client raises: a run does not end for this
+            return error
+        finally:
+            self._scratch = None
 
 
 def _copy(source: pathlib.Path, target: epath.Path) -> None:

@@ -1,7 +1,12 @@
 """The small files of a work directory in a bucket, for which memory stands."""
 
+import contextlib
 import json
+import pathlib
+import tempfile
+from types import SimpleNamespace
 
+import jax
 import pytest
 from etils import epath
 from etils.epath import backend
@@ -89,6 +94,24 @@ def test_a_trace_is_taken_to_the_bucket(bucket, tmp_path):
     (tmp_path / "plugins" / "host.xplane.pb").write_bytes(b"trace")
     profiler._copy(tmp_path, epath.Path(WORKDIR) / "profile")
     assert bucket["/bucket/runs/a/profile/plugins/host.xplane.pb"].getvalue() == b"trace"
+
+
+def test_a_trace_that_cannot_be_written_is_told_and_leaves_nothing_behind(monkeypatch, tmp_path):
+    def trace(folder):
+        (pathlib.Path(folder) / "host.xplane.pb").write_bytes(b"trace")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(jax.profiler, "start_trace", trace)
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: None)
+    said, watch = [], SimpleNamespace(aside=lambda kind: contextlib.nullcontext())
+    window = make_config({"profile.start_step": 2, "profile.steps": 1}).profile
+    traces = profiler.Profiler(WORKDIR, window, SimpleNamespace(say=said.append), silent=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(Bucket, "open", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("503")))
+        for step in (1, 2, 3):
+            with traces.step(step, watch):
+                assert any(tmp_path.iterdir()) == (step == 2)
+    assert len(said) == 1 and "cannot be written to gs://bucket/runs/a/profile: 503" in said[0]
 
 
 def test_a_checkpoint_counts_when_the_mark_of_the_whole_is_there(bucket):
