@@ -133,16 +133,19 @@ def construct(
         named in OUT/problems.jsonl and left out.
     """
     if not describe_only:
-        check_installed()
-    if audio_root is None and out and not describe_only:
-        audio_root = extract_audio(metadata, source, epath.Path(out) / "audio", say)
+        _check(out, model, endpoint, endpoint_model)
+        pool = load_pool(instructions).without(leave_out)
+        if audio_root is None:
+            audio_root = extract_audio(metadata, source, epath.Path(out) / "audio", say)
     corpus = describe(metadata, source, audio_root=audio_root, measure=measure, seed=seed)
     clips = corpus.clips[:limit]
     if describe_only:
         _print_descriptions(clips, corpus.problems, show, say)
         return None
-    _check(out, model, endpoint, endpoint_model, clips, corpus.problems)
-    pool = load_pool(instructions).without(leave_out)
+    if not clips:
+        problems = corpus.problems
+        first = f"; the first of {len(problems)}: {problems[0].place}: {problems[0].detail}" if problems else ""
+        raise ValueError(f"the metadata has no usable row{first}")
     requests = list(plan_requests(clips, pool, seed, rows_per_clip, several_clips, transcripts))
     if not requests:
         raise ValueError(f"no instruction of the pool fits any of the {len(clips)} clips")
@@ -235,25 +238,17 @@ def _plan(
     }
 
 
-def _check(
-    out: str | None,
-    model: str | None,
-    endpoint: str | None,
-    endpoint_model: str | None,
-    clips: Sequence[Clip],
-    problems: Sequence[Problem],
-) -> None:
+def _check(out: str | None, model: str | None, endpoint: str | None, endpoint_model: str | None) -> None:
+    """Raises ValueError for what is missing, before anything is read or written."""
+    check_installed()
     if not out:
         raise ValueError("--out is missing: the folder to write")
     if endpoint and not endpoint_model:
         raise ValueError("--endpoint needs --endpoint_model, the name of the model there")
     if not endpoint and not model:
         raise ValueError("--model is missing: a folder from `desta-jax convert` (or --endpoint URL)")
-    if not clips:
-        first = f"; the first of {len(problems)}: {problems[0].place}: {problems[0].detail}" if problems else ""
-        raise ValueError(f"the metadata has no usable row{first}")
     if model:
-        ModelFolder(model)  # what is wrong with it is said before anything is written
+        ModelFolder(model)
 
 
 def _take_durations(drafts: Sequence[Draft], source: Source) -> None:

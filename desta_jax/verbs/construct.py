@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from desta_jax.verbs.verb import UsageError, Verb, say
+from desta_jax.verbs.verb import Verb, say
 
 _LONGEST_WORK = 30 * 24 * 3600  # seconds: a process that is done waits for the others, or JAX ends them all
 
@@ -42,8 +42,6 @@ def define(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    if not values.describe_only:
-        _check(values)
     from desta_jax.construct.generators import Sampling
     from desta_jax.construct.run import construct
     from desta_jax.training.distributed import start
@@ -78,15 +76,6 @@ def run(values: flags.FlagValues) -> None:
         show=print,
         say=say,
     )
-
-
-def _check(values: flags.FlagValues) -> None:
-    if not values.out:
-        raise UsageError("--out must be given")
-    if values.endpoint and not values.endpoint_model:
-        raise UsageError("--endpoint needs --endpoint_model, the name of the model there")
-    if not values.endpoint and not values.model:
-        raise UsageError("--model (a folder from convert) or --endpoint (an address) must be given")
 
 
 VERB = Verb(

@@ -20,6 +20,7 @@ ROWS = [
     b"broken.wav,Five.,0,0.4,red",
     b'4.wav,"The train is late, as always.",0,0.4,red',
 ]
+OTHER = ["--out=o", "--endpoint=http://x/v1", "--endpoint_model=y"]
 WRONG = {3: "missing_audio", 4: "invalid_utf8", 5: "bad_time", 6: "bad_time", 7: "wrong_cells", 8: "bad_audio"}
 
 
@@ -84,13 +85,13 @@ def test_a_process_that_is_done_waits_for_the_others_as_long_as_it_takes(metadat
 @pytest.mark.parametrize(
     "arguments, status, message",
     [
-        ([], 2, "--out must be given"),
-        (["--out=o"], 2, "--model (a folder from convert) or --endpoint"),
-        (["--out=o", "--model=m", "--endpoint=http://x/v1", "--endpoint_model=y"], 1, "m is no converted folder"),
-        (["--out=o", "--endpoint=http://x/v1"], 2, "--endpoint needs --endpoint_model"),
+        ([], 1, "--out is missing"),
+        (["--out=o"], 1, "--model is missing: a folder from `desta-jax convert` (or --endpoint"),
+        ([*OTHER, "--model=m"], 1, "m is no converted folder"),
+        (["--out=o", "--endpoint=http://x/v1"], 1, "--endpoint needs --endpoint_model"),
         (["--out=o", "--model=nowhere"], 1, "nowhere is no converted folder"),
-        (["--out=o", "--model=m", "--source=speach"], 1, "did you mean 'speech'?"),
-        (["--out=o", "--model=m", "--metadata=lost.csv"], 1, "lost.csv: no such metadata"),
+        ([*OTHER, "--source=speach"], 1, "did you mean 'speech'?"),
+        ([*OTHER, "--metadata=lost.csv"], 1, "lost.csv: no such metadata"),
         (["--out=o", "--model=m", "--rows_per_clip=0"], 2, "rows_per_clip"),
     ],
 )
