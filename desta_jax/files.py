@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
 import uuid
+from typing import IO
 
 from etils import epath
 
@@ -39,3 +41,15 @@ def cut_to_whole_lines(path: pathlib.Path) -> bytes:
     if whole != data:
         os.truncate(path, len(whole))
     return whole
+
+
+def lock(file: IO | int, refusal: str) -> None:
+    """Takes an open local file (or its descriptor) for this process alone, until it is closed or the process ends.
+
+    Raises:
+        ValueError: another process has it; the message is `refusal`.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(refusal) from None

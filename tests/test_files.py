@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from desta_jax.files import write_whole
+from desta_jax.files import lock, write_whole
 
 
 @pytest.mark.parametrize("content", ["mine: ä", b"\xff\x00"])
@@ -22,3 +22,12 @@ def test_two_processes_may_write_the_same_file(tmp_path, monkeypatch, content):
     data = content if isinstance(content, bytes) else content.encode()
     assert (tmp_path / "new" / "file").read_bytes() == data
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
+
+
+def test_a_lock_is_one_opening_of_a_file_at_a_time(tmp_path):
+    with open(tmp_path / "lock", "w") as first, open(tmp_path / "lock", "w") as second:
+        lock(first, "taken")
+        with pytest.raises(ValueError, match="^taken$"):
+            lock(second, "taken")
+        first.close()
+        lock(second.fileno(), "taken")

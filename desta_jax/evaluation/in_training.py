@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from desta_jax.evaluation.benchmark import check_installed
 from desta_jax.evaluation.run import BENCHMARKS, evaluate_in_training
+from desta_jax.files import is_remote
 from desta_jax.generation.load import assemble, restore_transcriber
 from desta_jax.generation.model import Model
 from desta_jax.generation.transcribe import Transcriber
@@ -36,7 +37,7 @@ class Examiner:
         self._limit = config.evaluate.benchmark_questions or None
         self._out, self._say = Path(workdir) / "benchmarks", say
         self._transcriber: Transcriber | None = None
-        if self._benchmarks and "://" in workdir:
+        if self._benchmarks and is_remote(workdir):
             raise ValueError("evaluate.benchmarks: answers are written beside the run, to a local disk; leave it empty")
         for name, folder in self._benchmarks.items():
             if name not in BENCHMARKS:

@@ -14,6 +14,7 @@ from desta_jax.evaluation.answers import Answerer
 from desta_jax.evaluation.benchmark import Benchmark, check_installed
 from desta_jax.evaluation.judge import EndpointJudge, Judge, ModelJudge, RecordedJudge
 from desta_jax.evaluation.question import Problems, Prompt, Question
+from desta_jax.files import write_whole
 
 BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK for module in (dynamic_superb, mmau, sakura, speech_ifeval, voicebench)
@@ -183,8 +184,8 @@ def _evaluate_all(
             BENCHMARKS[name], Path(data) / name, out / name, there, verdicts, dataclasses.replace(settings, split=split)
         )
     whole = {"benchmarks": reports, "missing benchmarks": [name for name in BENCHMARKS if name not in present]}
-    _write(out / "scores.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    _write(out / "scores.md", "\n".join(table.write(BENCHMARKS[name], report) for name, report in reports.items()))
+    write_whole(out / "scores.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    write_whole(out / "scores.md", "\n".join(table.write(BENCHMARKS[name], report) for name, report in reports.items()))
     return whole
 
 
@@ -222,8 +223,8 @@ def _evaluate_one(
         "problems": scores.problems.to_json(),
         "notes": (["asked without audio"] if silent else []) + scores.notes,
     }
-    _write(out / "scores.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    _write(out / "scores.md", table.write(benchmark, report))
+    write_whole(out / "scores.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_whole(out / "scores.md", table.write(benchmark, report))
     return report
 
 
@@ -311,10 +312,3 @@ def _one_of(folder: Path, name: str) -> Path:
     if not found:
         raise FileNotFoundError(f"{folder} has no predictions named {name}")
     return found[0]
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from desta_jax.audio.load import SAMPLE_RATE
+from desta_jax.files import is_remote, lock
 from desta_jax.machine import cores
 from desta_jax.records import dataset_info
 from desta_jax.records import index as indexing
@@ -67,7 +67,7 @@ def write_records(
         ValueError: too many bad rows (rejected.jsonl lists them; nothing that was finished is lost), a directory
             that holds something else, or input or settings that changed since the run that is to be continued.
     """
-    if "://" in out:
+    if is_remote(out):
         raise ValueError(f"{out}: records are written to a local directory; copy it to the bucket afterwards")
     if not 0 <= max_rejected_fraction <= 1:
         raise ValueError(f"max_rejected_fraction: must be from 0 to 1, got {max_rejected_fraction}")
@@ -136,15 +136,12 @@ def _opened(out: str, plan: Plan) -> Iterator[None]:
     """The directory with its progress directory, for this process alone; what a killed run left half is removed."""
     progress = os.path.join(out, PROGRESS_DIRECTORY)
     os.makedirs(progress, exist_ok=True)
-    with open(os.path.join(progress, "lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{out}: another process is writing records here") from None
+    with open(os.path.join(progress, "lock"), "w") as file:
+        lock(file, f"{out}: another process is writing records here")
         job_file = os.path.join(progress, _JOB_FILE)
         if os.path.exists(job_file):
-            with open(job_file) as file:
-                _check_same_job(json.load(file), plan.settings(), out)
+            with open(job_file) as job:
+                _check_same_job(json.load(job), plan.settings(), out)
         else:
             _replace(job_file, json.dumps(plan.settings(), indent=1).encode())
         _remove_half_written(out)

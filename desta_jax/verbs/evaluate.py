@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import flags
 
+from desta_jax.files import is_remote
 from desta_jax.verbs.generate import load_model
 from desta_jax.verbs.verb import UsageError, Verb, say
 
@@ -109,10 +110,10 @@ def _check(values: flags.FlagValues) -> None:
     if values.judge == SELF and not values.model:
         raise UsageError(f"--judge {SELF} needs --model")
     for path in filter(None, [values.data, values.predictions, values.out]):
-        if "://" in path:
+        if is_remote(path):
             raise UsageError(f"{path}: benchmarks and scores are on a local disk")
     for path in filter(None, [values.data, values.predictions, values.model, values.adapter]):
-        if "://" not in path and not os.path.exists(path):
+        if not is_remote(path) and not os.path.exists(path):
             raise FileNotFoundError(f"there is no {path}")
 
 
