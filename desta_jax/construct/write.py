@@ -10,13 +10,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
-from desta_jax.clock import time_left
+from desta_jax.clock import Pace
 from desta_jax.construct.generators import Generator, Sampling
 from desta_jax.construct.quality import FILTERS, Filter, Reply, judge
 from desta_jax.construct.rows import Request
@@ -89,12 +88,13 @@ def write_rows(
     left = [shard for shard in mine if not _rows_path(out, shard).exists()]
     if len(left) < len(mine):
         say(f"construct: {len(mine) - len(left)} of {len(mine)} shards are there already")
-    progress = _Progress(sum(len(shard.requests) for shard in left), say)
+    pace, kept = Pace(sum(len(shard.requests) for shard in left)), 0
     for shard in left:
         readings = [request.reading() for request in shard.requests]
         replies = generator.write(readings, sampling, _shard_seed(seed, shard))
-        kept = _keep(shard, replies, out, filters)
-        progress.add(len(replies), kept)
+        kept += _keep(shard, replies, out, filters)
+        line, percent = pace.add(len(replies)), 100 * pace.done / pace.total
+        say(f"construct: {pace.done} of {pace.total} requests ({percent:.0f} %), {pace.done - kept} dropped, {line}")
 
 
 def _keep(shard: Shard, replies: Sequence[Reply], out: epath.Path, filters: Mapping[str, Filter]) -> int:
@@ -141,22 +141,3 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
 def _shard_seed(seed: int, shard: Shard) -> int:
     digest = hashlib.sha256(f"{seed} {shard.number}".encode()).digest()
     return int.from_bytes(digest[:4], "little") >> 1
-
-
-class _Progress:
-    """How far a process is, and how long it will take."""
-
-    def __init__(self, total: int, say: Callable[[str], None]):
-        self.total, self.say = total, say
-        self.done = self.kept = 0
-        self.start = time.monotonic()
-
-    def add(self, done: int, kept: int) -> None:
-        self.done, self.kept = self.done + done, self.kept + kept
-        seconds = time.monotonic() - self.start
-        rate = self.done / max(seconds, 1e-9)
-        self.say(
-            f"construct: {self.done} of {self.total} requests ({100 * self.done / self.total:.0f} %), "
-            f"{rate:.2f} a second, {self.done - self.kept} dropped, "
-            f"{time_left(self.done, self.total, seconds)}"
-        )

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from desta_jax.clock import time_left
+from desta_jax.clock import Pace
 from desta_jax.evaluation.question import Messages, Problems, Prompt, Question, ask
 from desta_jax.files import cut_to_whole_lines
 
@@ -80,7 +79,7 @@ def predict(
     ]
     if len(waiting) < len(questions):
         say(f"{len(questions) - len(waiting)} of {len(questions)} questions are answered already")
-    start_time, failed = time.monotonic(), 0
+    pace, failed = Pace(len(waiting)), 0
     with out.open("a", encoding="utf-8") as file:
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
@@ -88,7 +87,8 @@ def predict(
                 failed += "error" in row
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 file.flush()
-            say(_progress(start + len(batch), len(waiting), failed, time.monotonic() - start_time))
+            line, failures = pace.add(len(batch)), f", {failed} could not be answered" if failed else ""
+            say(f"{pace.done} of {pace.total} questions{failures}, {line}")
 
 
 def newest(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -162,12 +162,6 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
 def whole_lines(path: Path) -> list[dict[str, Any]]:
     """Rows written so far; a last line that a killed run left unfinished is cut off the file."""
     return read_lines(path) if cut_to_whole_lines(path) else []
-
-
-def _progress(done: int, total: int, failed: int, seconds: float) -> str:
-    failures = f", {failed} could not be answered" if failed else ""
-    pace = f"{done / max(seconds, 1e-9):.2f} a second, {time_left(done, total, seconds)}"
-    return f"{done} of {total} questions{failures}, {pace}"
 
 
 @dataclasses.dataclass(frozen=True)

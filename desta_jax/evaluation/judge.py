@@ -6,13 +6,12 @@ import dataclasses
 import hashlib
 import json
 import threading
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from desta_jax.clock import time_left
+from desta_jax.clock import Pace
 from desta_jax.endpoint import Completion, Endpoint
 from desta_jax.evaluation.answers import Answerer, whole_lines
 from desta_jax.evaluation.question import Messages
@@ -76,12 +75,12 @@ class EndpointJudge:
         keys = [self._key(inquiry) for inquiry in inquiries]
         waiting = {key: inquiry for key, inquiry in zip(keys, inquiries, strict=True) if key not in self._known}
         self._troubles, self._outages = [], 0
-        progress = _Progress(sum(inquiry.samples for inquiry in waiting.values()), self.say)
+        pace = Pace(sum(inquiry.samples for inquiry in waiting.values()), SAY_EVERY)
 
         def judge(key: str) -> None:
             self._judge(key, waiting[key])
             with self._lock:
-                progress.add(waiting[key].samples)
+                _tell(self.say, pace, waiting[key].samples)
 
         self.endpoint.map(judge, list(waiting))
         found = [self._known.get(key, []) for key in keys]
@@ -141,7 +140,7 @@ class ModelJudge:
         for number, inquiry in enumerate(inquiries):
             numbers = several.setdefault(inquiry.temperature, [])
             numbers += [number] * (inquiry.samples if inquiry.temperature else 1)
-        progress = _Progress(sum(map(len, several.values())), self.say)
+        pace = Pace(sum(map(len, several.values())), SAY_EVERY)
         for temperature, numbers in sorted(several.items()):
             for start in range(0, len(numbers), self.batch_size):
                 batch = numbers[start : start + self.batch_size]
@@ -153,7 +152,7 @@ class ModelJudge:
                 )
                 for number, answer in zip(batch, answers, strict=True):
                     texts[number] += [] if answer.error else [answer.text]
-                progress.add(len(batch))
+                _tell(self.say, pace, len(batch))
         return [texts[number] for number in range(len(inquiries))]
 
 
@@ -173,18 +172,7 @@ class RecordedJudge:
         ]
 
 
-class _Progress:
-    """How many verdicts there are, and how long the others will take."""
-
-    def __init__(self, total: int, say: Callable[[str], None]):
-        self.total, self.say = total, say
-        self.done, self.start = 0, time.monotonic()
-        self.next = self.start + SAY_EVERY
-
-    def add(self, done: int) -> None:
-        self.done, now = self.done + done, time.monotonic()
-        if now < self.next and self.done < self.total:
-            return
-        self.next, seconds = now + SAY_EVERY, now - self.start
-        pace = f"{self.done / max(seconds, 1e-9):.2f} a second, {time_left(self.done, self.total, seconds)}"
-        self.say(f"judge: {self.done} of {self.total} verdicts, {pace}")
+def _tell(say: Callable[[str], None], pace: Pace, done: int) -> None:
+    """So many verdicts more are there."""
+    if line := pace.add(done):
+        say(f"judge: {pace.done} of {pace.total} verdicts, {line}")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from desta_jax.clock import time_left
+from desta_jax.clock import Pace
+from desta_jax.files import lock, write_whole
 from desta_jax.generation.model import Answer, Model, Request
 from desta_jax.generation.sampling import DEFAULT, Sampling
 from desta_jax.inputs.prompt import is_text
@@ -59,7 +58,9 @@ def answer_file(
     settings = dict(about or {}) | {"max_new_tokens": max_new_tokens} | dataclasses.asdict(sampling) | options
     with _begun(out, settings) as done, out.open("a", encoding="utf-8") as file:
         waiting = [(number, row) for number, row in enumerate(rows) if row["id"] not in done]
-        progress = _Progress(len(rows), len(rows) - len(waiting), report)
+        if before := len(rows) - len(waiting):
+            report(f"{before:,} of {len(rows):,} rows have their answers already")
+        pace, failed = Pace(len(waiting)), 0
         for start in range(0, len(waiting), batch_size):
             part = waiting[start : start + batch_size]
             made = [_request(number, row, max_new_tokens, sampling, requests.parent) for number, row in part]
@@ -70,8 +71,11 @@ def answer_file(
             for (_, row), answer in zip(part, given):
                 file.write(_line({"id": row["id"]} | to_row(answer)))
             file.flush()
-            progress.add(len(part), sum(answer.error is not None for answer in given))
-    return len(waiting), progress.failed
+            failed += sum(answer.error is not None for answer in given)
+            line, errors = pace.add(len(part)), f", {failed:,} failed" if failed else ""
+            finished = before + pace.done
+            report(f"{finished:,} of {len(rows):,} rows ({finished / len(rows):.1%}){errors}, {line}")
+    return len(waiting), failed
 
 
 def to_row(answer: Answer) -> dict[str, Any]:
@@ -119,27 +123,6 @@ def _line(row: Mapping[str, Any]) -> str:
     return (line if is_text(line) else json.dumps(row)) + "\n"
 
 
-class _Progress:
-    """How many rows are done, and how long the others will take."""
-
-    def __init__(self, rows: int, before: int, report: Callable[[str], None]):
-        self.rows, self.before, self.report = rows, before, report
-        self.done = self.failed = 0
-        self.start = time.monotonic()
-        if before:
-            report(f"{before:,} of {rows:,} rows have their answers already")
-
-    def add(self, done: int, failed: int) -> None:
-        self.done, self.failed = self.done + done, self.failed + failed
-        finished, seconds = self.before + self.done, time.monotonic() - self.start
-        errors = f", {self.failed:,} failed" if self.failed else ""
-        self.report(
-            f"{finished:,} of {self.rows:,} rows ({finished / self.rows:.1%}){errors}, "
-            f"{self.done / max(seconds, 1e-9):.2f} a second, "
-            f"{time_left(self.done, self.rows - self.before, seconds)}"
-        )
-
-
 def _request(
     number: int, row: dict[str, Any], max_new_tokens: int, sampling: Sampling, folder: pathlib.Path
 ) -> Request | str:
@@ -185,10 +168,7 @@ def _begun(out: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[set[Any]]
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f"{out.name}.settings.json")
     with beside.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another process is writing {out}: wait for it, or name another --out") from None
+        lock(file, f"another process is writing {out}: wait for it, or name another --out")
         file.seek(0)
         before = file.read()
         done = _answered(out, begun=bool(before))
@@ -237,7 +217,5 @@ def _answered(out: pathlib.Path, *, begun: bool) -> set[Any]:
             done.add(name)
     whole = b"".join(kept)
     if whole != data:
-        partial = out.with_name(f"{out.name}.partial")
-        partial.write_bytes(whole)
-        partial.replace(out)
+        write_whole(out, whole)
     return done
