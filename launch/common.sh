@@ -17,6 +17,7 @@ project="" zone="" name="" topology="" accelerator_type="" config="" workdir="" 
 records=() overrides=()
 slices=1 spot=no keep=no dry_run=no
 poll_seconds=30 patience=10 max_errors=3
+saved_step=0 # of the newest checkpoint seen
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -63,6 +64,12 @@ query() {
 
 pause() { [[ $dry_run == yes ]] || sleep "$poll_seconds"; }
 
+# What a person stopped or deleted stays so.
+leave() {
+  say "leaving: $*"
+  exit 1
+}
+
 # --- flags ---------------------------------------------------------------------------------------------------------
 
 readonly COMMON_FLAGS="\
@@ -100,6 +107,7 @@ parse_flags() {
     flag=${1%%=*}
     case $flag in
       --help | -h) usage && exit 0 ;;
+      --spot | --keep | --dry_run) check_switch "$1" ;;&
       --spot) spot=yes && shift && continue ;;
       --keep) keep=yes && shift && continue ;;
       --dry_run) dry_run=yes && shift && continue ;;
@@ -108,7 +116,7 @@ parse_flags() {
         overrides+=("$1") && shift && continue
         ;;
     esac
-    if "$extra_setter" "$flag" "" switch; then shift && continue; fi
+    if "$extra_setter" "$flag" "" switch; then check_switch "$1" && shift && continue; fi
     value=${2:-}
     [[ $1 != *=* ]] || value=${1#*=}
     set_flag "$flag" "$value" || "$extra_setter" "$flag" "$value" value || die "no such flag: $flag; --help lists them"
@@ -116,6 +124,8 @@ parse_flags() {
     shift
   done
 }
+
+check_switch() { [[ $1 != *=* ]] || die "$1: ${1%%=*} takes no value: write it alone, or leave it out"; }
 
 set_flag() {
   case $1 in
@@ -182,7 +192,11 @@ need_tool() { command -v "$1" >/dev/null || die "$1 is not installed: $2"; }
 
 need_flag() { [[ -n ${!1} ]] || die "--$1 is needed; --help explains it"; }
 
-need_number() { [[ ${!1} =~ ^[0-9]+$ && ${!1} -ge $2 ]] || die "--$1 ${!1}: a whole number, at least $2, is needed"; }
+# Leaves it in decimal: the shell would take 010 for eight.
+need_number() {
+  [[ ${!1} =~ ^[0-9]+$ && $((10#${!1})) -ge $2 ]] || die "--$1 ${!1}: a whole number, at least $2, is needed"
+  printf -v "$1" %d "$((10#${!1}))"
+}
 
 bucket_of() {
   local path=${1#gs://}
@@ -232,7 +246,9 @@ check_config() {
   [[ $full == "$repository"/* ]] || die "--config $config: must be a file of this checkout ($repository), which is what the workers get"
   config=${full#"$repository"/}
   train_arguments
+  find_folders
   check_config_with_python
+  keep_folders
 }
 
 # Finds what training would refuse (wrong keys, no model or records, a batch or mesh that does not fit the chips) before
@@ -260,6 +276,11 @@ try:
     ):
         if refused:
             raise ValueError(reason)
+    folders = {"model.checkpoint": (config.model.checkpoint,)}
+    folders |= {f"data.{key}": config.data[key] for key in ("train", "validation")}
+    for key, paths in folders.items():
+        for path in paths:
+            print("folder", key, path)
     if slices * chips > 1 and sizes["fsdp"] == sizes["tensor"] == 1:
         print("note: mesh.fsdp and mesh.tensor are 1, so each chip holds the whole model: see `desta-jax plan`")
 except (ValueError, FileNotFoundError) as error:
@@ -267,10 +288,49 @@ except (ValueError, FileNotFoundError) as error:
 PYTHON
   ) || status=$?
   case $status in
-    0) [[ -z $message ]] || say "$message" ;;
+    0)
+      read_folders=$(grep '^folder ' <<<"$message" || true)
+      message=$(grep -v '^folder ' <<<"$message" || true)
+      [[ -z $message ]] || say "$message"
+      ;;
     3) say "note: desta_jax does not import here, so the config's keys are not checked" ;;
     *) die "--config $config: $message" ;;
   esac
+}
+
+# Puts the folders that the arguments of the trainer name in `read_folders`, lines "folder KEY PATH": without Python
+# that is all that is known of them.
+find_folders() {
+  local word key value path
+  local -A values=()
+  for word in "${train_words[@]}"; do
+    key=${word#--config.} && key=${key%%=*}
+    case $key in model.checkpoint | data.train | data.validation) values[$key]=${word#*=} ;; esac
+  done
+  read_folders=""
+  for key in model.checkpoint data.train data.validation; do
+    value=${values[$key]:-}
+    case $value in
+      # A Python tuple, list or string; all else is taken as it is.
+      [\(\[\'\"]*) value=$(grep -oE "'[^']*'|\"[^\"]*\"" <<<"$value" | sed 's/^.//; s/.$//' || true) ;;
+    esac
+    while read -r path; do read_folders+="folder $key $path"$'\n'; done <<<"$value"
+  done
+}
+
+# Puts what training will read in `folders`, lines "KEY gs://...", and the buckets that the workers must see in `buckets`.
+keep_folders() {
+  local key path pattern="^($MOUNT_ROOT/|gs://)[a-z0-9][a-z0-9._-]+/.+\$" all
+  all=("$(bucket_of "$workdir")") folders=()
+  while read -r _ key path; do
+    [[ -n $path ]] || continue
+    [[ $path =~ $pattern ]] || die "$key $path: not in a bucket, so the workers would not find it: copy it to one," \
+      "and write $MOUNT_ROOT/BUCKET/FOLDER"
+    path=${path%/} && path=${path#"$MOUNT_ROOT/"}
+    folders+=("$key gs://${path#gs://}")
+    all+=("$(bucket_of "$path")")
+  done <<<"$read_folders"
+  mapfile -t buckets < <(printf '%s\n' "${all[@]}" | sort -u)
 }
 
 check_lock() {
@@ -281,7 +341,7 @@ check_lock() {
 
 # What only the cloud can tell; all of it reads, none of it costs.
 check_run_in_cloud() {
-  local bucket region=${zone%-*} folder
+  local bucket region=${zone%-*} key folder
   query account gcloud auth list --filter=status:ACTIVE "--format=value(account)" || die "gcloud does not work, see above"
   [[ -n $answer ]] || die "gcloud is not logged in: gcloud auth login"
   query PROJECT_NUMBER gcloud projects describe "$project" "--format=value(projectNumber)" ||
@@ -298,23 +358,36 @@ check_run_in_cloud() {
     [[ ${answer^^} == "${region^^}" ]] ||
       say "warning: gs://$bucket is in $answer, the TPUs are in $region: reading across regions is slower and is billed"
   done
-  for folder in "${records[@]}"; do
-    query "$folder/index.npz" gcloud storage ls "$folder/index.npz" ||
-      die "--records $folder: no index.npz there; is it the folder that \`desta-jax records\` wrote?"
+  for folder in "${folders[@]}"; do
+    read -r key folder <<<"$folder"
+    case $key:$folder in
+      model.checkpoint:*) need_object "$key" "$folder" desta_jax.json convert ;;
+      *[*?[]*) query "$folder" gcloud storage ls "$folder" || die "$key $folder: no such shards" ;;
+      *) need_object "$key" "$folder" index.npz records ;;
+    esac
   done
-  if [[ -n $model ]]; then
-    query "$model/desta_jax.json" gcloud storage ls "$model/desta_jax.json" ||
-      die "--model $model: no desta_jax.json there; is it the folder that \`desta-jax convert\` wrote?"
-  fi
+}
+
+# need_object KEY FOLDER FILE VERB: the file that `desta-jax VERB` leaves in its folder.
+need_object() {
+  query "$2/$3" gcloud storage ls "$2/$3" ||
+    die "$1 $2: no $3 there; is it the folder that \`desta-jax $4\` wrote?"
 }
 
 # --- the checkout, and the command that the workers run ------------------------------------------------------------
 
 # Names the checkout as it is now, uncommitted changes included: source_name has the commit, whether anything differs
-# from it, and the hash of the content. git writes the tree; the user's own index is not touched.
+# from it, and the hash of the content. git writes the tree; the user's own index is not touched. A dry run writes the
+# tree beside the repository too.
 pack_name() {
-  local index commit
+  local index commit objects="" ignored=no
   git -C "$repository" rev-parse --verify --quiet HEAD >/dev/null || die "$repository is not a git checkout with a commit"
+  if [[ $dry_run == yes ]]; then
+    objects=$(mktemp -d)
+    GIT_ALTERNATE_OBJECT_DIRECTORIES=$(cd "$repository" && cd "$(git rev-parse --git-path objects)" && pwd)
+    GIT_OBJECT_DIRECTORY=$objects
+    export GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES
+  fi
   index=$(mktemp)
   cp "$(git -C "$repository" rev-parse --absolute-git-dir)/index" "$index"
   GIT_INDEX_FILE=$index git -C "$repository" add --all
@@ -327,8 +400,10 @@ pack_name() {
     source_name=source-$commit-changed-${source_tree:0:12}
     say "note: the checkout differs from commit $commit; the workers get it as it is now"
   fi
-  git -C "$repository" cat-file -e "$source_tree:$config" 2>/dev/null ||
-    die "--config $config: git ignores this file, so it would not reach the workers"
+  git -C "$repository" cat-file -e "$source_tree:$config" 2>/dev/null || ignored=yes
+  [[ -z $objects ]] || rm -rf "$objects"
+  unset GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES
+  [[ $ignored == no ]] || die "--config $config: git ignores this file, so it would not reach the workers"
   source_uri=$workdir/launch/$source_name.tar.gz
 }
 
@@ -339,24 +414,25 @@ upload_source() {
     die "cannot write to $workdir: your account needs roles/storage.objectUser on the bucket"
 }
 
-# Fills train_words (the arguments of `desta-jax train`) and buckets (those the workers must see).
+# Fills train_words, the arguments of `desta-jax train`.
 train_arguments() {
-  local path list="" all
+  local path list=""
   train_words=(--config "$config" --workdir "$workdir")
-  all=("$(bucket_of "$workdir")")
-  if [[ -n $model ]]; then
-    train_words+=("--config.model.checkpoint=$(mounted "$model")")
-    all+=("$(bucket_of "$model")")
-  fi
-  if ((${#records[@]})); then
-    for path in "${records[@]}"; do
-      list+="'$(mounted "$path")',"
-      all+=("$(bucket_of "$path")")
-    done
-    train_words+=("--config.data.train=($list)")
-  fi
+  [[ -z $model ]] || train_words+=("--config.model.checkpoint=$(mounted "$model")")
+  for path in "${records[@]}"; do list+="'$(mounted "$path")',"; done
+  [[ -z $list ]] || train_words+=("--config.data.train=($list)")
   train_words+=("${overrides[@]}")
-  mapfile -t buckets < <(printf '%s\n' "${all[@]}" | sort -u)
+}
+
+# --- progress ------------------------------------------------------------------------------------------------------
+
+# Notes the newest checkpoint's step in `saved_step`; succeeds if it is newer than the one noted before.
+has_progressed() {
+  local step
+  query "" gcloud storage ls "$workdir/checkpoints/" 2>/dev/null || return 1
+  step=$(grep -oE '/[0-9]+/?$' <<<"$answer" | tr -d / | sort -n | tail -n 1) || true
+  ((${step:-0} > saved_step)) || return 1
+  saved_step=$step
 }
 
 # --- the mark of a complete run ------------------------------------------------------------------------------------

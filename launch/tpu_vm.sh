@@ -23,7 +23,7 @@ $COMMON_FLAGS
   --max_interruptions N restarts after preemptions and other interruptions before giving up [100]
 
 Exit code: 0 complete, 1 gave up after errors, or a person stopped the run or deleted the slice, 2 wrong inputs
-(nothing was created), 130 interrupted here.
+(nothing was created), 130 interrupted here. Of stop and down: 0 confirmed, 1 not.
 USAGE
 }
 
@@ -42,7 +42,7 @@ own_flag() {
 
 place=()             # --zone and --project
 assumed_state=""     # what a dry run takes the slice's state to be
-errors=0 saved_step=0 interruptions=0 slice_may_cost=no
+errors=0 interruptions=0 slice_may_cost=no
 watching=no          # whether this launcher saw or created the slice, and did not delete it
 
 # --- the slice -----------------------------------------------------------------------------------------------------
@@ -226,17 +226,21 @@ show_failures() {
   [[ -z $answer ]] || head -n 100 <<<"$answer" >&2
 }
 
-# Asks every trainer to save and end (`end`, or `stop` where a person wants it), and ends those that do not.
+# Asks every trainer to save and end (`end`, or `stop` where a person wants it), and ends those that do not. A person
+# waits for workers that do not answer, too.
 end_on_workers() {
   local looks
   on_all_workers "$(worker_line "$1")" || true
   for ((looks = 0; looks < patience; looks++)); do
     look_at_workers
-    ((running > 0)) || return 0
+    if have_ended || [[ $1 == end && $running == 0 ]]; then return; fi
     pause
   done
-  on_all_workers "$(worker_line kill)" || true
+  ((running == 0)) || on_all_workers "$(worker_line kill)" || true
 }
+
+# Whether the last look heard every worker, and no trainer runs.
+have_ended() { ((expected > 0 && heard >= expected && running == 0)); }
 
 # --- one attempt, and what comes of it -----------------------------------------------------------------------------
 
@@ -290,16 +294,8 @@ judge_ended_workers() {
 }
 
 # An attempt that saved more than the one before it forgives the errors so far: a run of weeks meets a few.
-forgive_progress() {
-  local step
-  query "" gcloud storage ls "$workdir/checkpoints/" 2>/dev/null || return 0
-  step=$(grep -oE '/[0-9]+/?$' <<<"$answer" | tr -d / | sort -n | tail -n 1)
-  ((${step:-0} > saved_step)) || return 0
-  saved_step=$step errors=0
-}
-
 count_error() {
-  forgive_progress
+  if has_progressed; then errors=0; fi
   errors=$((errors + 1))
   say "$1 (error $errors; giving up after $max_errors)"
   ((errors < max_errors)) || give_up "too many errors"
@@ -318,12 +314,6 @@ give_up() {
   exit 1
 }
 
-# What a person stopped or deleted stays so.
-leave() {
-  say "leaving: $1"
-  exit 1
-}
-
 # --- verbs ---------------------------------------------------------------------------------------------------------
 
 run_until_complete() {
@@ -332,7 +322,8 @@ run_until_complete() {
     if wait_for_workers; then
       if ! attempt; then
         look_at_slice
-        [[ $state != ACTIVE ]] || count_error "installing or starting failed"
+        look_at_nodes || true
+        [[ $state != ACTIVE ]] || is_preempted || count_error "installing or starting failed"
         continue
       fi
     else
@@ -447,6 +438,21 @@ verb_logs() {
   show_new_log
 }
 
+verb_stop() {
+  look_at_slice
+  [[ $state != ABSENT ]] || leave "there is no slice $name in $zone, so nothing was stopped"
+  slice_may_cost=yes
+  end_on_workers stop
+  if ((running > 0)); then look_at_workers; fi # those that had to be killed
+  if have_ended; then
+    say "every trainer of $name has ended"
+    return
+  fi
+  say "COULD NOT CONFIRM that the trainers of $name in $zone have ended: $expected workers are listed, $heard answer," \
+    "$running of them train. Look with this script's status, and run stop again; down deletes the slice."
+  exit 1
+}
+
 parse_flags own_flag "$@"
 check_place
 need_number max_interruptions 0
@@ -459,7 +465,7 @@ case $verb in
   run) verb_run ;;
   status) verb_status ;;
   logs) verb_logs ;;
-  stop) slice_may_cost=yes && end_on_workers stop ;;
+  stop) verb_stop ;;
   down) tear_down ;;
   *) die "no such verb: $verb; --help lists them" ;;
 esac

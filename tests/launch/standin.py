@@ -124,6 +124,7 @@ def create_slice(cloud, words):
     nodes = [name] if count == 1 else [f"{name}-{index}" for index in range(count)]
     cloud["slice"] = {"name": name, "type": flag(words, "accelerator-type"), "states": states, "nodes": nodes}
     cloud["workers"] = []
+    cloud["node_state"] = "READY"
 
 
 def delete_slice(cloud):
@@ -176,6 +177,10 @@ def scripted_worker(cloud, verb, command, count):
 
     A look is "STATE CODE" for all workers, a list of them, or what happens to them: "silent", "preempted".
     """
+    if verb == "setup" and cloud.get("preempted_setups"):
+        cloud["preempted_setups"] -= 1
+        cloud["node_state"] = "PREEMPTED"
+        return 1
     if verb == "start":
         import shlex
 
@@ -228,7 +233,11 @@ def kubectl(cloud, words, line):
         if cloud["jobset"]:
             looks = cloud["jobset"]
             run_id = re.search('desta-jax-run-id: "(.+)"', cloud["manifest"]).group(1)
-            print(run_id, looks.pop(0) if len(looks) > 1 else looks[0])
+            look = looks.pop(0) if len(looks) > 1 else looks[0]
+            if look == "deleted":
+                cloud["jobset"] = None
+            else:
+                print(run_id, look)
     elif " apply " in line and line.endswith(".jobset.yaml"):
         with open(words[words.index("-f") + 1]) as manifest:
             cloud["manifest"] = manifest.read()

@@ -86,6 +86,13 @@ def test_preempted_nodes_of_an_active_request_count_as_a_preemption(cloud):
     assert cloud.state["slice"] is None
 
 
+def test_nodes_preempted_during_the_installation_count_as_a_preemption(cloud):
+    cloud.state["preempted_setups"] = 2
+    result = cloud.run(*RUN, "--max_errors", "1")
+    assert "interrupted (2 so far)" in result.stderr and "(error" not in result.stderr
+    assert len(cloud.calls("queued-resources create")) == 3
+
+
 @pytest.mark.parametrize(
     "look",
     [
@@ -290,6 +297,43 @@ def test_down_says_so_when_it_cannot_confirm(cloud):
     assert "COULD NOT CONFIRM" in result.stderr
 
 
+STOP = ["tpu_vm.sh", "stop", *PLACE, "--poll_seconds", "0", "--patience", "2"]
+
+
+def test_stop_waits_until_every_trainer_has_ended(cloud):
+    cloud.state["slice"] = active_slice()
+    cloud.state["workers"] = ["running -", ["stopped 75", "running -", "stopped 75", "stopped 75"], "stopped 75"]
+    assert "every trainer of aqa has ended" in cloud.run(*STOP, "--patience", "3").stderr
+    assert verbs_over_ssh(cloud) == ["stop"]
+
+
+def test_stop_ends_a_trainer_that_does_not_save(cloud):
+    cloud.state["slice"] = active_slice()
+    cloud.state["workers"] = ["running -", "running -", "stopped -"]
+    cloud.run(*STOP)
+    assert verbs_over_ssh(cloud) == ["stop", "kill"]
+
+
+def test_stop_waits_for_workers_that_answer_late(cloud):
+    cloud.state["slice"] = active_slice()
+    cloud.state["workers"] = ["silent", "stopped 75"]
+    cloud.run(*STOP)
+
+
+@pytest.mark.parametrize("looks", [["silent"], [["stopped 75"] * 3], ["running -"]], ids=str)
+def test_stop_says_so_when_it_cannot_confirm(cloud, looks):
+    cloud.state["slice"] = active_slice()
+    cloud.state["workers"] = looks
+    assert "COULD NOT CONFIRM" in cloud.run(*STOP, expect=1).stderr
+
+
+def test_stop_of_what_is_not_there_confirms_nothing(cloud):
+    result = cloud.run(*STOP, expect=1)
+    assert "nothing was stopped" in result.stderr and not verbs_over_ssh(cloud)
+    cloud.state["slice"] = active_slice() | {"nodes": []}
+    assert "0 workers are listed" in cloud.run(*STOP, expect=1).stderr
+
+
 def test_status_reports_slice_nodes_and_workers(cloud):
     cloud.state["slice"] = active_slice()
     cloud.state["workers"] = ["running -"]
@@ -314,7 +358,16 @@ def test_status_reports_slice_nodes_and_workers(cloud):
         (["--workdir", "gs://bucket"], "gs://BUCKET/FOLDER"),
         (["--records", "bucket/records"], "gs://BUCKET/FOLDER"),
         (["--config.train.steps"], "--config.train.steps=VALUE"),
+        (["--config.data.validation=records/valid"], "data.validation records/valid: not in a bucket"),
+        (["--config.data.validation=('/gcs/bucket/a','/data/b')"], "data.validation /data/b: not in a bucket"),
+        (["--config.data.train=/data/train"], "data.train /data/train: not in a bucket"),
+        (["--config.model.checkpoint=converted"], "model.checkpoint converted: not in a bucket"),
         (["--spott"], "no such flag"),
+        (["--spot=no"], "--spot=no: --spot takes no value"),
+        (["--keep=false"], "--keep takes no value"),
+        (["--dry_run=no"], "--dry_run takes no value"),
+        (["--patience", "00"], "--patience 00: a whole number, at least 1"),
+        (["--patience", "ten"], "--patience ten: a whole number, at least 1"),
         (["--project"], "needs a value"),
     ],
 )
@@ -332,6 +385,7 @@ def test_wrong_inputs_end_before_any_call(cloud, change, message):
         ("accelerator-types describe", "not offered in us-east5-b"),
         ("buckets describe", "not found, or not readable"),
         ("ls gs://bucket/records/index.npz", "no index.npz"),
+        ("ls gs://bucket/valid/index.npz", "data.validation gs://bucket/valid: no index.npz"),
         ("ls gs://models/converted", "no desta_jax.json"),
         ("storage cp", "cannot write"),
     ],
@@ -339,9 +393,32 @@ def test_wrong_inputs_end_before_any_call(cloud, change, message):
 def test_what_the_cloud_refuses_ends_before_any_slice(cloud, failing, message):
     cloud.state["failures"] = [[failing, 1, "refused"]]
     flags = ["--records", "gs://bucket/records", "--model", "gs://models/converted"]
-    result = cloud.run(*RUN, *flags, expect=2)
+    cloud.put("gs://bucket/valid/index.npz")
+    result = cloud.run(*RUN, *flags, "--config.data.validation=/gcs/bucket/valid", expect=2)
     assert message in result.stderr
     assert not cloud.calls("queued-resources create")
+
+
+def test_numbers_that_begin_with_a_zero_are_decimal(cloud):
+    cloud.state["attempts"] = [["exited 1"]] * 10
+    result = cloud.run(*RUN, "--patience", "09", "--max_errors", "08", expect=1)
+    assert "giving up after 8)" in result.stderr and "base" not in result.stderr
+
+
+@pytest.mark.parametrize("path", ["/gcs/other/valid", "('/gcs/other/valid',)", '["gs://other/valid/"]'])
+def test_the_validation_records_are_looked_at_and_their_bucket_mounted(cloud, path):
+    cloud.put("gs://other/valid/index.npz")
+    cloud.run(*RUN, f"--config.data.validation={path}")
+    assert cloud.calls("storage ls gs://other/valid/index.npz") and cloud.calls("buckets describe gs://other")
+    ((*_, setup),) = cloud.calls("worker.sh setup")
+    assert setup.split()[-2:] == ["bucket", "other"]
+
+
+def test_shards_without_an_index_are_looked_for_by_their_pattern(cloud):
+    cloud.state["failures"] = [["index.npz", 1, "refused"]]
+    cloud.run(*RUN, "--config.data.validation=/gcs/other/valid/*.tfrecord-*", "--dry_run")
+    cloud.run(*RUN, "--config.data.validation=/gcs/other/valid/*.tfrecord-*", expect=2)
+    assert cloud.calls("storage ls gs://other/valid/*.tfrecord-*")
 
 
 def test_a_bucket_in_another_region_is_warned_about(cloud):
@@ -376,6 +453,23 @@ def test_what_training_would_refuse_is_found_here(installed, flags, message):
     assert not installed.calls()
 
 
+CONFIG = "def get_config():\n    return {{'data': {{'validation': ('{}',)}}, 'mesh': {{'fsdp': 16}}}}\n"
+
+
+def test_folders_that_the_config_file_names_are_checked_too(installed):
+    config = installed.checkout / "configs/micro.py"
+    config.write_text(CONFIG.format("records/valid"))
+    result = installed.run(*RUN, *READY, expect=2)
+    assert "data.validation records/valid: not in a bucket" in result.stderr
+    assert not installed.calls()
+    config.write_text(CONFIG.format("/gcs/other/valid"))
+    assert "data.validation gs://other/valid: no index.npz" in installed.run(*RUN, *READY, expect=2).stderr
+    installed.put("gs://other/valid/index.npz")
+    installed.run(*RUN, *READY)
+    ((*_, setup),) = installed.calls("worker.sh setup")
+    assert setup.split()[-3:] == ["bucket", "models", "other"]
+
+
 def test_a_mesh_that_splits_no_weights_is_noted(installed):
     assert "each chip holds the whole model" in installed.run(*RUN, *READY).stderr
     assert "each chip" not in installed.run(*RUN, *READY, "--config.mesh.fsdp=16", "--dry_run").stderr
@@ -387,6 +481,13 @@ def test_the_source_carries_uncommitted_work_and_says_so(cloud):
     assert "differs from commit" in result.stderr
     ((source,),) = [[call[-1] for call in cloud.calls("storage cp --no-clobber")]]
     assert "-changed-" in source
+
+
+def test_a_dry_run_writes_nothing_to_the_repository(cloud):
+    (cloud.checkout / "new.py").write_text("")
+    before = set(cloud.checkout.rglob("*"))
+    assert "differs from commit" in cloud.run(*RUN, "--dry_run").stderr
+    assert set(cloud.checkout.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
