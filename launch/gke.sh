@@ -19,12 +19,14 @@ launch/gke.sh VERB FLAGS
 Flags (run needs the first seven that are not in brackets; the other verbs --project, --zone and --name)
 $COMMON_FLAGS
   --cluster NAME        of the GKE cluster, created if there is none [desta-jax]
-  --with_cluster        at the end, delete the cluster too: it costs a little even without TPUs
+  --with_cluster        at the end, delete the cluster too, where no other run has node pools in it: it costs a little
+                        even without TPUs
   --image IMAGE         of the pods: any with Python 3.11 and pip [$image]
   --jobset_version V    of the JobSet controller to install [$jobset_version]
   --pool_flag FLAG      passed on to \`gcloud container node-pools create\`, repeat for several
 
-Exit code: 0 complete, 1 gave up after errors, 2 wrong inputs (nothing was created), 130 interrupted here.
+Exit code: 0 complete, 1 gave up after errors, or a person deleted the JobSet, 2 wrong inputs (nothing was created),
+130 interrupted here. Of down: 0 confirmed, 1 not, or other runs use the cluster.
 USAGE
 }
 
@@ -43,7 +45,7 @@ own_flag() {
 
 place=() in_cluster=() # --zone and --project; those and --cluster
 assumed_cluster="" assumed_pools="" assumed_jobset="" # what a dry run takes the cloud to answer
-pools="" errors=0 tpus_may_cost=no cluster_may_cost=no
+pools="" other_pools="" why_kept="" errors=0 tpus_may_cost=no cluster_may_cost=no
 
 # --- the cluster ---------------------------------------------------------------------------------------------------
 
@@ -113,10 +115,12 @@ grant_buckets() {
 
 # --- node pools: one slice each ------------------------------------------------------------------------------------
 
-# Puts this run's node pools in `pools`, one line each: NAME STATE. Fails if the cloud does not answer.
+# Puts this run's node pools in `pools`, one line each: NAME STATE, and the names of the others in `other_pools`, without
+# the one that every cluster has. Fails if the cloud does not answer.
 look_at_pools() {
   query "$assumed_pools" gcloud container node-pools list "${in_cluster[@]}" "--format=value(name,status)" || return 1
   pools=$(grep -E "^$name-[0-9]+[[:space:]]" <<<"$answer" || true)
+  other_pools=$(awk -v name="$name" 'NF && $1 != "default-pool" && $1 !~ "^" name "-[0-9]+$" {print $1}' <<<"$answer")
 }
 
 # Pools start empty and grow when the JobSet's pods ask for them; idle ones shrink to nothing again. So the run waits
@@ -276,15 +280,25 @@ verb_run() {
   grant_buckets
   write_manifest
   look_at_jobset
+  has_progressed || true
   start_or_join
   follow
+  # The JobSet itself forgives nothing.
+  while [[ $terminal == Failed ]] && has_progressed; do
+    say "the JobSet failed, but the run got on to step $saved_step: submitting it again"
+    if ! { delete_jobset && submit; }; then give_up "the cluster did not accept the JobSet"; fi
+    follow
+  done
   case $terminal in
     Completed)
       mark_complete
       say "The run in $workdir is complete."
       ;;
     Failed) give_up "the JobSet failed: too many errors" ;;
-    ABSENT) give_up "the JobSet was deleted" ;;
+    ABSENT)
+      leave "the JobSet $name was deleted by somebody else (stop, or down). Nothing more is deleted from here; node" \
+        "pools that are left shrink to nothing when idle."
+      ;;
   esac
   if [[ $keep == no ]]; then tear_down; fi
 }
@@ -315,6 +329,15 @@ give_up() {
   exit 1
 }
 
+# With the cluster, other runs would lose their TPUs: it stays, and only what is this run's is deleted.
+keep_cluster() {
+  with_cluster=no
+  why_kept="it is not deleted while it has node pools of others (${other_pools//$'\n'/, })"
+  say "$cluster stays: $why_kept. End those runs first (a pool is named RUN-NUMBER: launch/gke.sh down --name RUN)," \
+    "then run down --with_cluster again; whoever needs none of them deletes all at once:" \
+    "gcloud container clusters delete $cluster ${place[*]}"
+}
+
 # Deletes what the run has, and looks until the cloud says that it is gone.
 tear_down() {
   local looks jobset_deleted=no
@@ -323,17 +346,22 @@ tear_down() {
     case $cluster_state:$with_cluster in
       UNKNOWN:*) ;;
       ABSENT:*)
-        tpus_may_cost=no
+        tpus_may_cost=no cluster_may_cost=no
         say "There is no cluster $cluster in $zone: nothing of it costs. Buckets do, by what they hold."
         return
         ;;
-      *:yes) run gcloud container clusters delete "$cluster" "${place[@]}" --quiet && assumed_cluster="" ;;
+      *:yes)
+        if look_at_pools; then
+          if [[ -n $other_pools ]]; then keep_cluster && looks=-1 && continue; fi
+          run gcloud container clusters delete "$cluster" "${place[@]}" --quiet && assumed_cluster=""
+        fi
+        ;;
       *:no)
         if [[ $jobset_deleted == no ]] && use_cluster && delete_jobset; then jobset_deleted=yes; fi
         if look_at_pools && [[ -z $pools ]]; then
           tpus_may_cost=no
-          say "No TPU node pool of $name is left: TPUs cost nothing now. The cluster $cluster itself, with its CPU" \
-            "node, goes on costing; add --with_cluster to delete it. Buckets cost by what they hold."
+          say "No TPU node pool of $name is left: its TPUs cost nothing now. The cluster $cluster itself, with its CPU" \
+            "node, goes on costing; ${why_kept:-add --with_cluster to delete it}. Buckets cost by what they hold."
           return
         fi
         delete_pools
@@ -363,6 +391,11 @@ warn_of_costs() {
     say "note: the cluster $cluster is there, and its CPU node costs. To end it:" \
       "launch/gke.sh down --project $project --zone $zone --name $name --cluster $cluster --with_cluster"
   exit "$code"
+}
+
+verb_down() {
+  tear_down
+  [[ -z $why_kept ]] || exit 1
 }
 
 verb_status() {
@@ -397,6 +430,6 @@ case $verb in
   status) verb_status ;;
   logs) verb_logs ;;
   stop) use_cluster && delete_jobset ;;
-  down) tear_down ;;
+  down) verb_down ;;
   *) die "no such verb: $verb; --help lists them" ;;
 esac

@@ -99,6 +99,24 @@ def test_a_failed_jobset_ends_with_an_error_and_no_pools(cloud):
     assert not cloud.has("gs://bucket/runs/aqa/launch/complete")
 
 
+def test_errors_are_forgiven_where_the_run_got_on(cloud):
+    cloud.state["jobset_attempts"] = [["2 2 Failed"]] * 4
+    cloud.state["saved"] = [10, 20, 30, 30]  # the newest checkpoint at the launch, and after each JobSet
+    result = cloud.run(*RUN, expect=1)
+    assert len(cloud.calls("apply", ".jobset.yaml")) == 3
+    assert "too many errors" in result.stderr and cloud.state["pools"] == {}
+    assert len(cloud.calls("node-pools create")) == 1
+
+
+@pytest.mark.parametrize("flags", [[], ["--with_cluster"]], ids=str)
+def test_a_jobset_that_a_person_deleted_ends_the_launch_and_deletes_nothing(cloud, flags):
+    cloud.state["jobset_attempts"] = [["0", "deleted"]]
+    result = cloud.run(*RUN, *flags, expect=1)
+    assert "leaving: the JobSet aqa was deleted" in result.stderr
+    assert "giving up" not in result.stderr and not cloud.calls("delete")
+    assert cloud.state["pools"] == {"aqa-0": "RUNNING"} and cloud.state["cluster"] == "desta-jax"
+
+
 def test_launched_again_it_follows_the_running_jobset(cloud):
     cloud.run(*RUN, "--keep")
     (cloud.folder / "gs/bucket/runs/aqa/launch/complete").unlink()
@@ -165,6 +183,40 @@ def test_down_with_the_cluster_leaves_nothing(cloud):
     result = cloud.run("gke.sh", "down", *PLACE, "--with_cluster")
     assert cloud.state["cluster"] is None
     assert "There is no cluster desta-jax" in result.stderr
+
+
+@pytest.mark.parametrize("verb", [RUN, ["gke.sh", "down", *PLACE]], ids=["run", "down"])
+def test_nothing_is_said_to_cost_once_the_cluster_is_gone(cloud, verb):
+    result = cloud.run(*verb, "--with_cluster")
+    assert cloud.state["cluster"] is None
+    assert result.stderr.splitlines()[-1].startswith("There is no cluster desta-jax")
+
+
+def test_a_cluster_that_other_runs_use_is_not_deleted(cloud):
+    cloud.state.update(cluster="desta-jax", pools={"default-pool": "RUNNING", "aqa-0": "RUNNING", "aqa-1-0": "RUNNING"})
+    result = cloud.run("gke.sh", "down", *PLACE, "--with_cluster", expect=1)
+    assert "aqa-1-0" in result.stderr and "is not deleted" in result.stderr
+    assert cloud.state["cluster"] == "desta-jax"
+    assert cloud.state["pools"] == {"default-pool": "RUNNING", "aqa-1-0": "RUNNING"}, "this run's own are deleted"
+
+
+def test_a_complete_run_leaves_a_cluster_that_other_runs_use(cloud):
+    cloud.state.update(cluster="desta-jax", pools={"other-0": "RUNNING"})
+    result = cloud.run(*RUN, "--with_cluster")
+    assert cloud.state["cluster"] == "desta-jax" and cloud.state["pools"] == {"other-0": "RUNNING"}
+    assert "is complete" in result.stderr
+
+
+def test_a_cluster_whose_pools_cannot_be_listed_is_not_deleted(cloud):
+    cloud.state.update(cluster="desta-jax", pools={"other-0": "RUNNING"})
+    cloud.state["failures"] = [["node-pools list", 99, "503"]]
+    assert "COULD NOT CONFIRM" in cloud.run("gke.sh", "down", *PLACE, "--with_cluster", expect=1).stderr
+    assert not cloud.calls("clusters delete")
+
+
+def test_switches_take_no_value(cloud):
+    assert "--with_cluster takes no value" in cloud.run(*RUN, "--with_cluster=no", expect=2).stderr
+    assert not cloud.calls()
 
 
 def test_down_says_so_when_it_cannot_confirm(cloud):
