@@ -8,11 +8,5 @@
 def get_config():
     return {
         "model": {"llm": "meta-llama/Llama-3.1-8B-Instruct", "encoder": "openai/whisper-large-v3"},
-        "adapter": {
-            "num_layers": 6,
-            "tap_layers": (7, 15, 23, 31),
-            "lora_rank": 16,
-            "lora_alpha": 16.0,
-            "lora_dropout": 0.1,
-        },
+        "adapter": {"tap_layers": (7, 15, 23, 31), "lora_rank": 16},
     }

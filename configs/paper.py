@@ -12,5 +12,5 @@ weights fit beside the activations: `desta-jax plan` tells.
 def get_config():
     return {
         "model": {"llm": "meta-llama/Llama-3.1-8B-Instruct", "encoder": "openai/whisper-large-v3"},
-        "adapter": {"num_layers": 6, "tap_layers": (7, 15, 23, 31)},
+        "adapter": {"tap_layers": (7, 15, 23, 31)},
     }

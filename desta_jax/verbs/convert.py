@@ -1,4 +1,4 @@
-"""`desta-jax convert`: hugging Face weights in."""
+"""`desta-jax convert`: Hugging Face weights in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from desta_jax.verbs.verb import Verb, say
 
 
 def define(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("llm", None, "Llama 3, Qwen2.5 or Qwen3: a Hugging Face folder or NAME[@REVISION]", values)
+    flags.DEFINE_string("llm", None, "Llama 3, Qwen2(.5) or Qwen3: a Hugging Face folder or NAME[@REVISION]", values)
     flags.DEFINE_string("encoder", None, "Whisper, of any size: a Hugging Face folder or NAME[@REVISION]", values)
     flags.DEFINE_string("adapter", None, "a folder from `export` or the PyTorch reference, to start from", values)
     flags.DEFINE_string("out", None, "the folder to write", values)
