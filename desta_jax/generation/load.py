@@ -27,7 +27,7 @@ from desta_jax.models.decoder import DecoderLayer
 from desta_jax.models.layers import LayerNorm, RMSNorm, to_tree, with_tree
 from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape, tap_layers_for
 from desta_jax.models.whisper import EPSILON
-from desta_jax.models.whisper_decoder import WhisperDecoderLayer, build_whisper_decoder
+from desta_jax.models.whisper_decoder import WhisperDecoder, WhisperDecoderLayer
 from desta_jax.programs import keep_programs
 from desta_jax.tree import Tree
 from desta_jax.weights.adapter import read_adapter
@@ -269,7 +269,7 @@ def _cut(array: jax.Array, layers: int, place: NamedSharding) -> list[jax.Array]
 
 def restore_transcriber(folder: ModelFolder, shape: WhisperShape, dtype, mesh: Mesh) -> Transcriber:
     """Whisper's decoder."""
-    module = jax.eval_shape(lambda key: build_whisper_decoder(shape, key), jax.random.key(0))
+    module = jax.eval_shape(lambda key: WhisperDecoder(shape, key=key), jax.random.key(0))
     like = {"transcriber": tree.abstract(to_tree(module), dtype)}
     weights = folder.restore("transcriber", sharding.placed(like, mesh)["transcriber"])
     layer = jax.eval_shape(

@@ -11,12 +11,12 @@ from jaxtyping import Array, Float, Int16, Int32, Key
 
 from desta_jax.audio.mel import log_mel
 from desta_jax.batch import Batch
-from desta_jax.models.decoder import Decoder, build_decoder
+from desta_jax.models.decoder import Decoder
 from desta_jax.models.layers import split_or_none, stack, to_tree, with_tree
 from desta_jax.models.lora import LoRA
 from desta_jax.models.qformer import Connector
 from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape
-from desta_jax.models.whisper import Encoder, build_encoder
+from desta_jax.models.whisper import Encoder
 from desta_jax.sharding import constrain_rows
 from desta_jax.tree import Tree
 
@@ -135,10 +135,10 @@ class AudioLM:
         )
 
     def _encoder(self, key: Key[Array, ""]) -> Encoder:
-        return build_encoder(self.whisper, key)
+        return Encoder(self.whisper, key=key)
 
     def _decoder(self, key: Key[Array, ""]) -> Decoder:
-        return build_decoder(self.decoder, key)
+        return Decoder(self.decoder, key=key)
 
     def _connector(self, key: Key[Array, ""]) -> Connector:
         shape = self.adapter

@@ -175,8 +175,3 @@ def rotate(x: Float[Array, "b t h c"], rotation: Rotation) -> Float[Array, "b t 
     halves = x.reshape(*x.shape[:-1], 2, -1)
     turned = halves * cos + halves[..., ::-1, :] * jnp.concatenate([-sin, sin], axis=-2)
     return turned.reshape(x.shape)
-
-
-def build_decoder(shape: DecoderShape, key: Key[Array, ""]) -> Decoder:
-    """A decoder of this shape with random weights (its true ones come from `convert`)."""
-    return Decoder(shape, key=key)

@@ -35,14 +35,15 @@ class EncoderLayer(nnx.Module):
 class Encoder(nnx.Module):
     """Two convolutions, a position table and the blocks (Radford et al. 2022; transformers' WhisperEncoder)."""
 
-    def __init__(
-        self, mels: int, width: int, layers: int, heads: int, mlp_width: int, frames: int, *, key: Key[Array, ""]
-    ):
+    def __init__(self, shape: WhisperShape, *, key: Key[Array, ""]):
         conv1_key, conv2_key, layers_key = jax.random.split(key, 3)
-        self.conv1 = Conv1d(mels, width, stride=1, key=conv1_key)
+        width, heads, mlp_width = shape.width, shape.encoder_heads, shape.encoder_mlp_width
+        self.conv1 = Conv1d(shape.mels, width, stride=1, key=conv1_key)
         self.conv2 = Conv1d(width, width, stride=2, key=conv2_key)
-        self.positions = nnx.Param(jnp.zeros((frames, width)))
-        self.layers = stack(lambda key: EncoderLayer(width, heads, mlp_width, key=key), layers, layers_key)
+        self.positions = nnx.Param(jnp.zeros((shape.max_frames, width)))
+        self.layers = stack(
+            lambda key: EncoderLayer(width, heads, mlp_width, key=key), shape.encoder_layers, layers_key
+        )
         self.norm = LayerNorm(width, epsilon=EPSILON)
 
     def __call__(
@@ -72,16 +73,3 @@ class Encoder(nnx.Module):
 
         (x, taps), _ = jax.lax.scan(run, (x, taps), (layers, slots))
         return taps[:, : len(tap_layers)], x
-
-
-def build_encoder(shape: WhisperShape, key: Key[Array, ""]) -> Encoder:
-    """An encoder of this shape with random weights (its true ones come from `convert`)."""
-    return Encoder(
-        shape.mels,
-        shape.width,
-        shape.encoder_layers,
-        shape.encoder_heads,
-        shape.encoder_mlp_width,
-        shape.max_frames,
-        key=key,
-    )

@@ -54,24 +54,12 @@ class WhisperDecoder(nnx.Module):
     Radford et al. 2022; transformers' WhisperDecoder. It is run layer by layer: see generation/transcribe.py.
     """
 
-    def __init__(
-        self, vocabulary: int, width: int, layers: int, heads: int, mlp_width: int, tokens: int, *, key: Key[Array, ""]
-    ):
+    def __init__(self, shape: WhisperShape, *, key: Key[Array, ""]):
         embed_key, layers_key = jax.random.split(key)
-        self.embed = nnx.Param(0.02 * jax.random.normal(embed_key, (vocabulary, width)))
-        self.positions = nnx.Param(jnp.zeros((tokens, width)))
-        self.layers = stack(lambda key: WhisperDecoderLayer(width, heads, mlp_width, key=key), layers, layers_key)
+        width, heads, mlp_width = shape.width, shape.decoder_heads, shape.decoder_mlp_width
+        self.embed = nnx.Param(0.02 * jax.random.normal(embed_key, (shape.vocabulary, width)))
+        self.positions = nnx.Param(jnp.zeros((shape.max_tokens, width)))
+        self.layers = stack(
+            lambda key: WhisperDecoderLayer(width, heads, mlp_width, key=key), shape.decoder_layers, layers_key
+        )
         self.norm = LayerNorm(width, epsilon=EPSILON)
-
-
-def build_whisper_decoder(shape: WhisperShape, key: Key[Array, ""]) -> WhisperDecoder:
-    """A decoder of this shape with random weights (its true ones come from `convert`)."""
-    return WhisperDecoder(
-        shape.vocabulary,
-        shape.width,
-        shape.decoder_layers,
-        shape.decoder_heads,
-        shape.decoder_mlp_width,
-        shape.max_tokens,
-        key=key,
-    )

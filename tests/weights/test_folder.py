@@ -12,11 +12,11 @@ import transformers
 from jax.sharding import NamedSharding, PartitionSpec
 
 from desta_jax import tree
-from desta_jax.models.decoder import build_decoder
+from desta_jax.models.decoder import Decoder
 from desta_jax.models.layers import to_tree
 from desta_jax.models.shapes import DecoderShape, WhisperShape
-from desta_jax.models.whisper import build_encoder
-from desta_jax.models.whisper_decoder import build_whisper_decoder
+from desta_jax.models.whisper import Encoder
+from desta_jax.models.whisper_decoder import WhisperDecoder
 from desta_jax.weights.convert import convert
 from desta_jax.weights.folder import ModelFolder
 
@@ -80,9 +80,9 @@ def test_every_part_fits_the_models(converted):
     folder = ModelFolder(converted)
     lm, whisper = DecoderShape.from_hf(folder.llm_config), WhisperShape.from_hf(folder.whisper_config)
     builders = {
-        "lm": lambda key: build_decoder(lm, key),
-        "encoder": lambda key: build_encoder(whisper, key),
-        "transcriber": lambda key: build_whisper_decoder(whisper, key),
+        "lm": lambda key: Decoder(lm, key=key),
+        "encoder": lambda key: Encoder(whisper, key=key),
+        "transcriber": lambda key: WhisperDecoder(whisper, key=key),
     }
     for part, build in builders.items():
         like = tree.abstract(jax.eval_shape(lambda key, build=build: to_tree(build(key)), jax.random.key(0)))
