@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from desta_jax.generation import cache as kv
 from desta_jax.generation.cache import Cache
 from desta_jax.generation.sampling import Chooser
-from desta_jax.models.attention import attend_backwards
+from desta_jax.models.attention import attend_causally
 from desta_jax.models.decoder import DecoderLayer, rotation_of
 from desta_jax.models.layers import RMSNorm
 from desta_jax.models.shapes import DecoderShape
@@ -68,7 +68,7 @@ class LanguageModel:
 
             def mix(queries, new_keys, new_values, keep=keep, keys=keys, values=values):
                 written.append(kv.write(keys, values, new_keys, new_values, column))
-                return attend_backwards(queries, *written[-1], mask=keep(mask))
+                return attend_causally(queries, *written[-1], mask=keep(mask))
 
             x = layer(x, rotation, mix, keep=keep)
         keys, values = zip(*written)
@@ -93,7 +93,7 @@ class Speech:
     said: Int32[Array, ""]
     """Tokens said so far by each row that has not ended."""
     ended: Bool[Array, " rows"]
-    heard: Bool[Array, "rows vocabulary"] | None
+    penalised: Bool[Array, "rows vocabulary"] | None
     """Tokens that a repetition penalty is for; None where no row has one."""
 
 
@@ -119,11 +119,11 @@ def begin(
     chooser: Chooser,
     stops: Int32[Array, " stops"],
     limits: Int32[Array, " rows"],
-    heard: Bool[Array, "rows vocabulary"] | None,
+    penalised: Bool[Array, "rows vocabulary"] | None,
 ) -> Speech:
     """The first token of each answer."""
-    token = chooser(logits, jnp.int32(0), heard)
-    return Speech(cache, column, token, jnp.int32(1), _ends(token, 1, stops, limits), _and(heard, token))
+    token = chooser(logits, jnp.int32(0), penalised)
+    return Speech(cache, column, token, jnp.int32(1), _ends(token, 1, stops, limits), _and(penalised, token))
 
 
 @functools.partial(jax.jit, donate_argnames="speech")
@@ -148,11 +148,11 @@ def speak(
         speech, tokens, count = carry
         x = jnp.take(model.embed, speech.token, axis=0)[:, None]
         x, cache = model(constrain_rows(x), jnp.ones((x.shape[0], 1), bool), speech.cache, speech.column)
-        token = chooser(model.logits(x[:, 0]), speech.said, speech.heard)
+        token = chooser(model.logits(x[:, 0]), speech.said, speech.penalised)
         tokens = jax.lax.dynamic_update_slice(tokens, jnp.where(speech.ended, NOTHING, token)[:, None], (0, count))
         ended = speech.ended | _ends(token, speech.said + 1, stops, limits)
-        heard = _and(speech.heard, token)
-        return Speech(cache, speech.column + 1, token, speech.said + 1, ended, heard), tokens, count + 1
+        penalised = _and(speech.penalised, token)
+        return Speech(cache, speech.column + 1, token, speech.said + 1, ended, penalised), tokens, count + 1
 
     tokens = jnp.full((speech.token.shape[0], CHUNK), NOTHING, jnp.int32)
     speech, tokens, _ = jax.lax.while_loop(unfinished, say, (speech, tokens, jnp.int32(0)))
@@ -167,8 +167,8 @@ def _take(array, columns):
     return jnp.take_along_axis(array, jnp.expand_dims(columns, range(2, array.ndim)), axis=1)
 
 
-def _and(heard, token):
-    return None if heard is None else heard.at[jnp.arange(len(token)), token].set(True)
+def _and(penalised, token):
+    return None if penalised is None else penalised.at[jnp.arange(len(token)), token].set(True)
 
 
 def _ends(token, said, stops, limits):

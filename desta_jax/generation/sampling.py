@@ -71,15 +71,15 @@ class Chooser:
         self,
         logits: Float[Array, "rows vocabulary"],
         step: Int32[Array, ""],
-        heard: Bool[Array, "rows vocabulary"] | None = None,
+        penalised: Bool[Array, "rows vocabulary"] | None = None,
     ) -> Int32[Array, " rows"]:
         """A token for each row; `step` counts the tokens of an answer, so that each has its own random number.
 
-        `heard` are the tokens that the penalty is for; None where no row has one.
+        `penalised` are the tokens that the penalty is for; None where no row has one.
         """
-        if heard is not None:
+        if penalised is not None:
             penalty = self.penalty[:, None]
-            logits = jnp.where(heard, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
+            logits = jnp.where(penalised, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
         token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         if not (self.candidates or self.whole):
             return token

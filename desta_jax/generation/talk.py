@@ -73,7 +73,7 @@ class Talk:
         self._limits = np.array([wish.limit for wish in fill], np.int32)
         self._order = np.arange(len(wishes))  # of the rows that are still computed: which wish each is
         samplings = [wish.sampling.of_model(tongue.generation_config) for wish in fill]
-        self._penalised = any(sampling.repetition_penalty != 1 for sampling in samplings)
+        self._penalises = any(sampling.repetition_penalty != 1 for sampling in samplings)
         with on(tongue.mesh):
             self._chooser = make_chooser(samplings, [w.number for w in fill], tongue.model.shape.vocabulary)
             self.speech = self._start(fill, known, known_tokens)
@@ -115,17 +115,17 @@ class Talk:
             x = _embed(self.tongue.audio_lm, self.tongue.model.embed, tokens, soft, slots)
             new, cache = read(self.tongue.model, x, present, cache, np.int32(start))
             logits = new if logits is None else jnp.where(ends[:, None], new, logits)
-        heard = self._heard(wishes) if self._penalised else None
-        return begin(logits, cache, np.int32(length), self._chooser, self.tongue.stops, self._limits, heard)
+        penalised = self._penalised(wishes) if self._penalises else None
+        return begin(logits, cache, np.int32(length), self._chooser, self.tongue.stops, self._limits, penalised)
 
-    def _heard(self, wishes: Sequence[Wish]) -> Bool[Array, "rows vocabulary"]:
+    def _penalised(self, wishes: Sequence[Wish]) -> Bool[Array, "rows vocabulary"]:
         """The tokens of each prompt without clips. One with clips comes as embeddings, in the reference too, and then
         transformers' penalty is for what is said alone."""
-        heard = np.zeros((len(wishes), self.tongue.model.shape.vocabulary), bool)
+        penalised = np.zeros((len(wishes), self.tongue.model.shape.vocabulary), bool)
         for row, wish in enumerate(wishes):
             if not wish.prompt.clips:
-                heard[row, wish.prompt.tokens] = True
-        return jax.device_put(heard, sharding.batch_sharding(self.tongue.mesh))
+                penalised[row, wish.prompt.tokens] = True
+        return jax.device_put(penalised, sharding.batch_sharding(self.tongue.mesh))
 
     def _lay_out(self, wishes: Sequence[Wish], start: int, stop: int):
         """Columns `start` to `stop` of the prompts, padded on the right; and which rows end there."""

@@ -67,7 +67,7 @@ def attend_by_head(
     return jnp.moveaxis(mixed, 3, 1).reshape(b, t, h, c)
 
 
-def attend_backwards(
+def attend_causally(
     queries: Float[Array, "b t h c"],
     keys: Float[Array, "b k c s"],
     values: Float[Array, "b k s c"],

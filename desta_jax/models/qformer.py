@@ -52,7 +52,8 @@ class QFormerLayer(nnx.Module):
 
 
 class Standardize(nnx.Module):
-    """(x - mean) * scale with a mean and a scale that are measured once and never trained: see `fold_frames`."""
+    """(x - mean) * scale with a mean and a scale that are measured once and never trained: `training.standardize`
+    puts them in, `fold_frames` takes them out."""
 
     def __init__(self, width: int):
         self.mean = nnx.Param(jnp.zeros(width))

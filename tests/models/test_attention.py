@@ -7,7 +7,7 @@ import pytest
 
 from desta_jax.generation.cache import visible
 from desta_jax.models import flash
-from desta_jax.models.attention import attend, attend_backwards, by_head
+from desta_jax.models.attention import attend, attend_causally, by_head
 from desta_jax.models.qformer import QFormerLayer
 
 
@@ -18,7 +18,7 @@ def test_in_blocks_each_query_sees_what_it_saw(t, s, start):
     keys, values = (jnp.asarray(rng.standard_normal((3, s, 2, 8)), jnp.float32) for _ in range(2))
     held = jnp.asarray(rng.random((3, s)) < 0.8) & (jnp.arange(s) < start + t)
     mask = visible(held, t, start)
-    got = attend_backwards(queries, *by_head(keys, values), mask=mask)
+    got = attend_causally(queries, *by_head(keys, values), mask=mask)
     with jax.default_matmul_precision("highest"):
         want = attend(queries, keys, values, mask=mask)
     np.testing.assert_allclose(got, want, atol=2e-6)  # sums of up to 256 products of float32
