@@ -18,7 +18,7 @@ from desta_jax.models.shapes import DecoderShape, WhisperShape
 from desta_jax.weights import hub, names, tensors
 from desta_jax.weights.card import model_card
 from desta_jax.weights.trained import FOLDER
-from desta_jax.weights.whole import whole_folder
+from desta_jax.weights.whole import whole_folder, write_json
 
 DTYPES = {"float32": np.dtype("float32"), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
@@ -126,7 +126,7 @@ def write_adapter(
         config |= {"lora_rank": rank, "lora_alpha": lora_alpha, "lora_dropout": lora_dropout}
     with whole_folder(out, overwrite=overwrite, is_older=_is_export) as partial:
         _write_tensors(partial / tensors.WEIGHTS, arrays)
-        _write_json(partial / "config.json", config)
+        write_json(partial / "config.json", config)
         (partial / "README.md").write_text(model_card(config, tree.count(adapter)))
         if "lora" in adapter:
             _write_peft(partial / "lora", _lora(rules), adapter, config, dtype)
@@ -161,7 +161,7 @@ def _write_peft(
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
-    _write_json(folder / "adapter_config.json", peft_config)
+    write_json(folder / "adapter_config.json", peft_config)
 
 
 def _write_tensors(file: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -248,10 +248,6 @@ def _rules_of_tree(adapter: tree.Tree) -> tuple[names.Rule, ...]:
     if wrong:
         raise ValueError("This is no adapter tree:\n  " + "\n  ".join(wrong))
     return rules
-
-
-def _write_json(file: pathlib.Path, content: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _lora(rules: Sequence[names.Rule]) -> list[names.Rule]:

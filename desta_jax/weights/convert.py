@@ -27,7 +27,7 @@ from desta_jax.clock import time_left
 from desta_jax.models.shapes import DecoderShape, WhisperShape, tap_layers_for
 from desta_jax.weights import hub, names, settings, stream, tensors
 from desta_jax.weights.adapter import read_adapter
-from desta_jax.weights.whole import check_free, whole_folder
+from desta_jax.weights.whole import check_free, whole_folder, write_json
 
 FORMAT = 1
 MARKER = "desta_jax.json"
@@ -84,8 +84,8 @@ def convert(
         settings.copy(lm.folder, partial / "llm")
         settings.copy(whisper.folder, partial / "whisper")
         if adapter_config is not None:
-            _write_json(partial / "adapter_config.json", adapter_config)
-        _write_json(partial / MARKER, _description(lm, whisper, parts, adapter))
+            write_json(partial / "adapter_config.json", adapter_config)
+        write_json(partial / MARKER, _description(lm, whisper, parts, adapter))
     return pathlib.Path(out)
 
 
@@ -249,7 +249,3 @@ def _origin(source: _Source, leaves: Leaves) -> dict[str, Any]:
     revision = hub.revision_of(source.folder)
     origin = {"source": source.name, "dtype": " ".join(sorted({leaf.dtype.name for leaf in leaves.values()}))}
     return origin | ({"revision": revision} if revision else {})
-
-
-def _write_json(file: pathlib.Path, content: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from desta_jax.files import is_remote
 
 
 @contextlib.contextmanager
@@ -39,7 +43,7 @@ def whole_folder(
 
 def check_free(out: str | os.PathLike, *, overwrite: bool, is_older: Callable[[pathlib.Path], bool]) -> None:
     """Raises ValueError if OUT exists and may not be replaced, or is no local path; see `whole_folder`."""
-    if "://" in str(out):
+    if is_remote(out):
         raise ValueError(f"{out}: only local folders are written; write to one, then copy it to the bucket")
     out = pathlib.Path(out)
     if not out.exists():
@@ -52,6 +56,11 @@ def check_free(out: str | os.PathLike, *, overwrite: bool, is_older: Callable[[p
         raise ValueError(f"{out} exists and holds something else, which is never replaced: give another folder")
     if not overwrite:
         raise ValueError(f"{out} exists: give another folder, or --overwrite to replace it")
+
+
+def write_json(file: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """A file of such a folder, as people read it."""
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 @contextlib.contextmanager
