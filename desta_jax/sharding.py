@@ -96,6 +96,11 @@ def placed(parameters: Tree, mesh: Mesh) -> Tree:
     )
 
 
+def local_bytes(leaf: jax.Array | jax.ShapeDtypeStruct) -> int:
+    """Bytes of what one device holds of a leaf."""
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows over the data and fsdp axes; everything else of a batch is whole."""
     return NamedSharding(mesh, PartitionSpec(LOGICAL["rows"]))

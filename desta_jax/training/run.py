@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 
 import jax
 import jax.numpy as jnp
@@ -159,14 +158,10 @@ def describe(run: Run, frozen: Tree, adapter: Tree) -> str:
     for name, tree, trained in parts:
         leaves = flatten(tree).values()
         count = sum(leaf.size for leaf in leaves)
-        local = sum(map(_local_bytes, leaves))
+        local = sum(map(sharding.local_bytes, leaves))
         kind = "trainable" if trained else "frozen"
         dtype = str(next(iter(leaves)).dtype)
         lines.append(f"{name:12} {kind:10} {count:15,} {dtype:>9} {local / 1e6:15,.1f}")
-    moments = 2 * sum(_local_bytes(leaf) for leaf in flatten(adapter).values())
+    moments = 2 * sum(map(sharding.local_bytes, flatten(adapter).values()))
     lines.append(f"{'optimizer':12} {'':10} {'':15} {'float32':>9} {moments / 1e6:15,.1f}")
     return "\n".join(lines)
-
-
-def _local_bytes(leaf: jax.Array) -> int:
-    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import pathlib
 import tempfile
@@ -14,8 +13,8 @@ import orbax.checkpoint as ocp
 import transformers
 from etils import epath
 
-from desta_jax import tree
-from desta_jax.files import absolute
+from desta_jax import sharding, tree
+from desta_jax.files import absolute, is_remote
 from desta_jax.weights import settings
 from desta_jax.weights.convert import FORMAT, MARKER
 
@@ -40,6 +39,7 @@ class ModelFolder:
         self.path = absolute(path)
         self.description = self._read_description()
         self.parts: tuple[str, ...] = tuple(self.description["parts"])
+        self._tokenizers: dict[str, transformers.PreTrainedTokenizerBase] = {}
         self.llm_config = self._read_json("llm/config.json")
         self.whisper_config = self._read_json("whisper/config.json")
         self.generation_config = self._read_json("llm/generation_config.json", default=self.llm_config)
@@ -50,7 +50,8 @@ class ModelFolder:
             raise ValueError(f"{self.path} lacks params/{', params/'.join(absent)}: copy or convert it again")
 
     def tokenizer(self) -> transformers.PreTrainedTokenizerBase:
-        """The language model's, as transformers' AutoTokenizer gives it."""
+        """The language model's, as transformers' AutoTokenizer gives it. All who ask get the same: copy it to change
+        it."""
         return self._load_tokenizer("llm")
 
     def whisper_tokenizer(self) -> transformers.PreTrainedTokenizerBase:
@@ -72,7 +73,7 @@ class ModelFolder:
         folder = self.path / "params" / part
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here), like)
-        largest = max(map(_share_bytes, tree.flatten(like).values()), default=0)
+        largest = max(map(sharding.local_bytes, tree.flatten(like).values()), default=0)
         in_flight = max(4 * largest, IN_FLIGHT_BYTES)  # shares are read as whole chunks, and float32 takes twice like's
         handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=in_flight / 10**9)
         with ocp.Checkpointer(handler) as checkpointer:
@@ -116,21 +117,18 @@ class ModelFolder:
             raise ValueError(f"{file} can't be read ({error}): copy or convert the folder again") from error
 
     def _load_tokenizer(self, name: str) -> transformers.PreTrainedTokenizerBase:
-        try:
-            with tempfile.TemporaryDirectory() as scratch:
-                return settings.load_tokenizer(_local_copy(self.path / name, scratch))
-        except ValueError as error:
-            raise ValueError(f"{self.path / name}: {error}") from error
-
-
-def _share_bytes(leaf: jax.ShapeDtypeStruct) -> int:
-    """Bytes of what one device holds of a leaf."""
-    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        if name not in self._tokenizers:
+            try:
+                with tempfile.TemporaryDirectory() as scratch:
+                    self._tokenizers[name] = settings.load_tokenizer(_local_copy(self.path / name, scratch))
+            except ValueError as error:
+                raise ValueError(f"{self.path / name}: {error}") from error
+        return self._tokenizers[name]
 
 
 def _local_copy(folder: epath.Path, scratch: str) -> pathlib.Path:
     """transformers reads local folders only: a folder in a bucket is copied to `scratch`."""
-    if "://" not in str(folder):
+    if not is_remote(folder):
         return pathlib.Path(folder)
     for file in folder.iterdir():
         (pathlib.Path(scratch) / file.name).write_bytes(file.read_bytes())
