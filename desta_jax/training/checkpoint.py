@@ -68,6 +68,8 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
             ),
         )
+        # Orbax would ask JAX for itself, one process more often than the others, who then never agree when to stop.
+        self._manager.reached_preemption = lambda step: False
 
     def newest(self) -> int | None:
         """The step of the newest whole checkpoint."""

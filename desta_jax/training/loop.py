@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import signal
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ MAY_CHANGE = ("mesh.", "remat", "checkpoint.", "evaluate.", "log.", "profile.", 
               "data.workers", "data.prefetch", "data.validation", "model.", "train.max_skipped_steps")  # fmt: skip
 """Keys that a resumed run may be given anew: they change no number, or only what is logged."""
 
-Stop = Callable[[int], bool]
+Stop = Callable[[], bool]
 Answers = Callable[[Run, Tree, Tree], list[dict]]
 Scores = Callable[[Run, Tree, Tree, int], dict[str, float]]
 
@@ -104,15 +105,15 @@ def iterate(run, state, frozen, checkpoints, journal, watch, profiler, stop, val
     """Step after step, from the state's own to the last."""
     config, start = run.config, int(state.step)
     step = compile_step(configured_step(config, run.model, run.steps), run.mesh, state, frozen)
-    if start == 0 and config.evaluate.every_steps:
-        validate.loss(0, state.adapter)
-        validate.show(0, state.adapter)
-    elif start == run.steps and not journal.validated(start):  # ended on the way, after this step was saved
+    ended_on_the_way = start == run.steps and not journal.validated(start)  # after this step was saved
+    if start == 0 and config.evaluate.every_steps or ended_on_the_way:
         validate.loss(start, state.adapter)
-        validate.show(start, state.adapter)
-    if start and score.is_due(start) and not journal.scored(start):  # likewise
+        if not stop():
+            validate.show(start, state.adapter)
+    rows, done, stopped = run.inputs.shapes.rows, start, stop()
+    if start and not stopped and score.is_due(start) and not journal.scored(start):  # likewise
         score(start, state.adapter)
-    rows, done, stopped = run.inputs.shapes.rows, start, False
+    ahead = () if stopped else range(start + 1, run.steps + 1)
 
     def save(loss=None):
         with watch.aside("checkpoint"):
@@ -122,14 +123,14 @@ def iterate(run, state, frozen, checkpoints, journal, watch, profiler, stop, val
 
     with jax.transfer_guard("disallow"):
         batches = run.inputs.batches(start, sharding.local_rows(run.mesh, rows))
-        for done, batch in zip(range(start + 1, run.steps + 1), batches):
+        for done, batch in zip(ahead, batches):
             placed = sharding.put_batch(batch, run.mesh, rows)
             with profiler.step(done, watch):
                 began = now()
                 state, metrics = step(state, frozen, placed)
             watch(done, metrics, began)
             last = done == run.steps
-            stopped = stop(done)
+            stopped = stop()
             validate_now = last or not stopped and _due(done, config.evaluate.every_steps)
             loss = None
             if validate_now:
@@ -140,7 +141,7 @@ def iterate(run, state, frozen, checkpoints, journal, watch, profiler, stop, val
                     if jax.process_count() == 1:  # several would wait for those that have not failed
                         save()
                     raise
-                stopped = stopped or stop(done)
+                stopped = stop()
             if last or stopped or _due(done, config.checkpoint.every_steps):
                 save(loss)
             if validate_now and not stopped:
@@ -154,7 +155,8 @@ def iterate(run, state, frozen, checkpoints, journal, watch, profiler, stop, val
             checkpoints.wait()
         watch.write(done)
     if stopped:
-        journal.say(f"stopped after step {done}; saved. Start the same command again to go on.")
+        saved = "; saved" if done else ""
+        journal.say(f"stopped after step {done}{saved}. Start the same command again to go on.")
         return STOPPED
     journal.say(f"complete: {run.steps} steps")
     return COMPLETE
@@ -214,7 +216,7 @@ class Validation:
         if self._run.validation is None:
             return None
         with self._watch.aside("evaluation"):
-            mean, count = self._mean(step, adapter)
+            mean, count = self._mean(adapter)
             if mean is not None:
                 self._journal.validation(step, mean, count)
         return mean if mean is not None and np.isfinite(mean) else None
@@ -227,12 +229,12 @@ class Validation:
         with self._watch.aside("evaluation"), jax.transfer_guard("allow"):
             self._journal.answers(step, self._answers(self._run, self._frozen, adapter))
 
-    def _mean(self, step: int, adapter: Tree) -> tuple[float | None, int]:
+    def _mean(self, adapter: Tree) -> tuple[float | None, int]:
         """Over all label tokens, and how many there are; None where a signal came."""
         run = self._run
         rows, total, count = run.validation.shapes.rows, 0.0, 0
         for batch in run.validation.batches(0, sharding.local_rows(run.mesh, rows)):
-            if self._stop(step):
+            if self._stop():
                 return None, count
             placed = sharding.put_batch(batch, run.mesh, rows)
             loss, labels = (value.item() for value in jax.device_get(self._loss(adapter, self._frozen, placed)))
@@ -260,12 +262,12 @@ class Scoring:
 
 @contextmanager
 def stop_on_signal():
-    """Turns SIGTERM and SIGINT into a question that all processes answer alike: stop after this step?
+    """Turns SIGTERM and SIGINT into a question that all processes answer alike: stop now?
 
-    Several processes agree on the step through JAX, which catches SIGTERM itself. A second SIGINT ends a process at
-    once.
+    Several processes agree through JAX, which catches SIGTERM itself, on a time of asking that none of them has come to
+    yet: so each asks as often as the others, between steps and in validation. A second SIGINT ends a process at once.
     """
-    several, caught = jax.process_count() > 1, []
+    several, caught, times, stopped = jax.process_count() > 1, [], itertools.count(1), False
 
     def catch(number, _):
         if caught:
@@ -275,8 +277,11 @@ def stop_on_signal():
         if several:
             signal.raise_signal(signal.SIGTERM)
 
-    def stop(step: int) -> bool:
-        return multihost_utils.reached_preemption_sync_point(step) if several else bool(caught)
+    def stop() -> bool:
+        nonlocal stopped
+        if not stopped:
+            stopped = multihost_utils.reached_preemption_sync_point(next(times)) if several else bool(caught)
+        return stopped
 
     ours = (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, catch) for number in ours}

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from desta_jax.config import make_config
 from desta_jax.training.checkpoint import Checkpoints, changed_keys, write_config
@@ -94,6 +95,19 @@ def test_one_that_was_not_finished_is_none(two):
     checkpoints.save(2, state_of(2.0))
     checkpoints.close()
     assert restored_step(two) == 2
+
+
+def test_orbax_does_not_ask_whether_to_stop(tmp_path, monkeypatch):
+    """It would count among the times that all processes ask, in one process more than in the others."""
+
+    def ask(step):
+        raise AssertionError
+
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", ask)
+    checkpoints = Checkpoints(str(tmp_path), keep=1)
+    checkpoints.save(1, state_of(1.0))
+    checkpoints.close()
+    assert restored_step(tmp_path) == 1
 
 
 def test_the_only_good_one_outlives_a_save_that_fails(tmp_path, monkeypatch):

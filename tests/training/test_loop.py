@@ -124,6 +124,21 @@ def test_a_signal_during_validation_cuts_it_short(config_of, tmp_path, monkeypat
     assert_validated_when_it_goes_on(config, tmp_path)
 
 
+def test_several_processes_count_the_times_they_ask_whether_to_stop(monkeypatch):
+    """JAX names the time at which all stop; the first is 1, and once it has come it stays."""
+    asked = []
+
+    def agreed_on_the_third(time):
+        asked.append(time)
+        return time == 3
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(loop.multihost_utils, "reached_preemption_sync_point", agreed_on_the_third)
+    with loop.stop_on_signal() as stop:
+        assert [stop() for _ in range(5)] == [False, False, True, True, True]
+    assert asked == [1, 2, 3]
+
+
 def assert_validated_when_it_goes_on(config, workdir):
     """The one step is saved, and what it comes to is told by the next start, once."""
     assert read_trained(str(workdir))[0] == 1 and not (workdir / "validation.jsonl").read_text()

@@ -12,6 +12,7 @@ import time
 import pytest
 from bucket_server import BucketServer
 
+from desta_jax.records.write import write_records
 from desta_jax.training.loop import COMPLETE, STOPPED
 from desta_jax.weights.trained import read_trained
 
@@ -106,12 +107,27 @@ def test_a_run_whose_model_and_work_directory_are_in_a_bucket_is_killed_and_goes
 
 def test_a_signal_to_one_process_stops_all_of_them_after_saving(config_of, launch, tmp_path, metrics_of):
     workdir = tmp_path / "run"
-    pair = launch(config_of(**{"checkpoint.every_steps": 100000, "train.steps": 100000}), workdir, 2)
+    changes = {"checkpoint.every_steps": 100000, "train.steps": 100000, "adapter.standardize_clips": 10}
+    pair = launch(config_of(**changes), workdir, 2)
     wait_for_lines(pair, workdir, 1)
     pair[1].send_signal(signal.SIGTERM)
     assert [process.wait() for process in pair] == [STOPPED] * 2, said(tmp_path)
     saved, _ = read_trained(str(workdir))
     assert [row["step"] for row in metrics_of(workdir)] == list(range(1, saved + 1))
+
+
+def test_a_signal_to_one_process_cuts_validation_short(config_of, launch, tmp_path, tones):
+    manifest = tones(tmp_path, 400, 3)
+    write_records([str(manifest)], str(tmp_path), str(tmp_path / "long"), shards=1, workers=1, report=str)
+    workdir, changes = tmp_path / "run", {"evaluate.every_steps": 1, "data.validation": (str(tmp_path / "long"),)}
+    pair = launch(config_of(**changes), workdir, 2)
+    while "optimizer" not in (tmp_path / "config0-0.txt").read_text():  # the table before validation
+        assert all(process.poll() is None for process in pair), said(tmp_path)
+        time.sleep(0.05)
+    pair[1].send_signal(signal.SIGTERM)
+    assert [process.wait() for process in pair] == [STOPPED] * 2, said(tmp_path)
+    for name in ("validation.jsonl", "metrics.jsonl"):
+        assert not (workdir / name).read_text(), "no pass and no step was finished"
 
 
 @pytest.mark.slow
