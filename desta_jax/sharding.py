@@ -82,6 +82,17 @@ def _spec(axes: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> Parti
     )
 
 
+def undivided(parameters: Tree, mesh: Mesh) -> dict[str, list[str]]:
+    """Paths of leaves that a mesh axis would split and does not divide, by that axis: along it they are whole."""
+    found: dict[str, list[str]] = {}
+    for path, leaf in tree.flatten(parameters).items():
+        for axis, size in zip(_axes(path), leaf.shape):
+            place = LOGICAL.get(axis)
+            if place and size % mesh.shape[place]:
+                found.setdefault(place, []).append(path)
+    return found
+
+
 def parameter_shardings(parameters: Tree, mesh: Mesh) -> Tree:
     """The sharding of every leaf."""
     return tree.map_with_path(lambda path, leaf: NamedSharding(mesh, partition(path, leaf.shape, mesh)), parameters)

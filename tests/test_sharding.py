@@ -3,10 +3,11 @@
 import dataclasses
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
-from desta_jax.sharding import make_mesh
+from desta_jax.sharding import make_mesh, undivided
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,3 +54,13 @@ def test_sizes_that_do_not_multiply_to_the_devices_are_refused():
     with pytest.raises(ValueError, match="does not fit 16 devices"):
         make_mesh(data=-1, fsdp=3, tensor=1, devices=torus(4))
     assert np.prod(make_mesh(data=-1, fsdp=8, tensor=1, devices=torus(4)).devices.shape) == 16
+
+
+def test_parameters_that_an_axis_does_not_divide_are_named():
+    kernel = jax.ShapeDtypeStruct((2, 576, 192), "bfloat16")
+    norm = {"scale": jax.ShapeDtypeStruct((577,), "float32")}  # whole on every device on any mesh
+    tree = {"lm": {"layers": {"attention": {"q": {"kernel": kernel}, "o": {"kernel": kernel}}}, "norm": norm}}
+    both = [f"lm.layers.attention.{name}.kernel" for name in "oq"]
+    assert undivided(tree, make_mesh(1, 16, 1, devices=torus(4))) == {}
+    assert undivided(tree, make_mesh(1, 2, 128, devices=torus(16))) == {"tensor": both}
+    assert undivided(tree, make_mesh(1, 256, 1, devices=torus(16))) == {"fsdp": both}
