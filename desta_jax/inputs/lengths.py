@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import io
 import multiprocessing
-import signal
 import zipfile
 from collections.abc import Iterator
 
@@ -19,9 +18,9 @@ from etils import epath
 from jaxtyping import Bool, Int32, UInt8
 
 from desta_jax.files import is_remote, write_whole
-from desta_jax.inputs.processes import die_with_parent
 from desta_jax.inputs.prompt import AUDIO_CUT, NO_LABEL, PromptBuilder
 from desta_jax.machine import cores
+from desta_jax.processes import die_with_parent
 from desta_jax.records import schema
 from desta_jax.records.read import RecordSource
 
@@ -160,7 +159,6 @@ def _begin(source: RecordSource, prompts: PromptBuilder) -> None:
     global _work
     _work = (source, prompts)
     die_with_parent()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which a pool that lost a process ends the others
 
 
 def _measure_here(start: int, stop: int) -> tuple[Lengths, list[str]]:

@@ -8,14 +8,12 @@ import contextlib
 import dataclasses
 import itertools
 import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from desta_jax.clock import time_left
+from desta_jax.processes import die_with_parent
 
 _POLL_SECONDS = 0.2
 _FIRST_REPORT, _REPORTS = 2.0, 10.0  # seconds until the first line of progress, and between lines
@@ -145,13 +143,7 @@ def _begin(counters: _Counters, is_process: bool) -> None:
     global _counters
     _counters = counters
     if is_process:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends the work in order
-        threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+        die_with_parent()
 
 
 def _run(function: Callable, argument: Any) -> Any:
