@@ -1,4 +1,4 @@
-"""Who writes the responses; here, a model behind an endpoint (backbone.py has a model of our own)."""
+"""Who writes the responses: a language model of ours, or one behind an endpoint."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any, Protocol
 
 from desta_jax.construct.quality import Reply
 from desta_jax.endpoint import Endpoint
+from desta_jax.generation import Sampling
+from desta_jax.generation.text import Backbone
 
 Messages = Sequence[Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling:
+class Writing:
     """How responses are drawn; the defaults are the paper's."""
 
     temperature: float = 0.05
@@ -21,7 +23,7 @@ class Sampling:
     max_new_tokens: int = 256
 
 
-PAPER = Sampling()
+PAPER = Writing()
 
 
 class Generator(Protocol):
@@ -29,8 +31,25 @@ class Generator(Protocol):
 
     name: str
 
-    def write(self, requests: Sequence[Messages], sampling: Sampling, seed: int) -> list[Reply]:
+    def write(self, requests: Sequence[Messages], writing: Writing, seed: int) -> list[Reply]:
         """A reply to each list of messages, in order; the same for the same requests and seed."""
+
+
+@dataclasses.dataclass
+class OwnModel:
+    """A language model of ours, which chooses tokens as it is told here and not by its own generation config."""
+
+    backbone: Backbone
+
+    @property
+    def name(self) -> str:
+        return self.backbone.name
+
+    def write(self, requests: Sequence[Messages], writing: Writing, seed: int) -> list[Reply]:
+        """As Generator.write."""
+        sampling = Sampling(writing.temperature, writing.top_p, top_k=0, seed=seed, repetition_penalty=1.0)
+        answers = self.backbone.write(requests, sampling, writing.max_new_tokens)
+        return [Reply(each.text, cut=self.backbone.is_cut(each), error=each.error or "") for each in answers]
 
 
 @dataclasses.dataclass
@@ -43,13 +62,13 @@ class ForeignModel:
     def name(self) -> str:
         return self.endpoint.model
 
-    def write(self, requests: Sequence[Messages], sampling: Sampling, seed: int) -> list[Reply]:
+    def write(self, requests: Sequence[Messages], writing: Writing, seed: int) -> list[Reply]:
         """As Generator.write, as far as the endpoint heeds the seed."""
         completions = self.endpoint.complete(
             requests,
-            max_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
+            max_tokens=writing.max_new_tokens,
+            temperature=writing.temperature,
+            top_p=writing.top_p,
             seed=seed,
         )
         return [Reply(each.text.strip(), cut=each.cut, error=each.error) for each in completions]

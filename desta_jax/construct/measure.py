@@ -13,7 +13,7 @@ import soundfile
 from jaxtyping import Float32
 
 from desta_jax.audio.load import SAMPLE_RATE, load_audio
-from desta_jax.construct.describe import Draft
+from desta_jax.construct.drafts import Draft
 from desta_jax.construct.metadata import Problem
 from desta_jax.construct.source import Attribute, Source
 from desta_jax.machine import cores

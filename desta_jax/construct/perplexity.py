@@ -15,10 +15,10 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from desta_jax.batch import IGNORED
 from desta_jax.clock import time_left
-from desta_jax.construct.backbone import Backbone
 from desta_jax.generation.cache import empty_cache
 from desta_jax.generation.decode import LanguageModel
 from desta_jax.generation.talk import length_bucket, on
+from desta_jax.generation.text import Backbone
 from desta_jax.inputs.prompt import MARKERS
 from desta_jax.records.rows import AUDIO_LOCATOR
 

@@ -13,10 +13,10 @@ from typing import Any
 import jax
 from etils import epath
 
-from desta_jax.construct.backbone import Backbone, open_backbone
 from desta_jax.construct.clip import Clip
-from desta_jax.construct.describe import Draft, build_clips, fill, read_drafts
-from desta_jax.construct.generators import PAPER, ForeignModel, Sampling
+from desta_jax.construct.describe import build_clips
+from desta_jax.construct.drafts import Draft, fill, read_drafts
+from desta_jax.construct.generators import PAPER, ForeignModel, OwnModel, Writing
 from desta_jax.construct.instructions import load_pool
 from desta_jax.construct.measure import measure_drafts, with_measures
 from desta_jax.construct.metadata import Problem, Row, read_rows
@@ -28,6 +28,7 @@ from desta_jax.construct.source import Source, load_source
 from desta_jax.construct.write import SHARD, check_plan, cut_into_shards, read_lines, write_rows
 from desta_jax.endpoint import Endpoint
 from desta_jax.files import is_remote, write_whole
+from desta_jax.generation.text import Backbone, open_backbone
 from desta_jax.weights.folder import ModelFolder
 
 SCORED = 500  # rows whose perplexity is measured
@@ -92,7 +93,7 @@ def construct(
     endpoint_model: str | None = None,
     endpoint_key: str = "OPENAI_API_KEY",
     at_once: int = 16,
-    sampling: Sampling = PAPER,
+    writing: Writing = PAPER,
     dtype: str = "",
     tensor: int = 1,
     batch_size: int = 32,
@@ -119,8 +120,8 @@ def construct(
         endpoint, endpoint_model: an OpenAI-compatible address up to /v1, and the name of the model there.
         endpoint_key: the environment variable that holds its key.
         at_once: requests to the endpoint under way at a time.
-        sampling: how responses are drawn.
-        dtype, tensor, batch_size: as for backbone.open_backbone.
+        writing: how responses are drawn.
+        dtype, tensor, batch_size: as for generation.text.open_backbone.
         shard: requests a shard.
         show: prints a description.
         say: prints a line on how the work goes.
@@ -151,7 +152,7 @@ def construct(
         raise ValueError(f"no instruction of the pool fits any of the {len(clips)} clips")
     folder = epath.Path(out)
     filters = FAITHFUL if faithful else FILTERS
-    plan = _plan(corpus, requests, endpoint_model if endpoint else model, sampling, seed, shard, filters)
+    plan = _plan(corpus, requests, endpoint_model if endpoint else model, writing, seed, shard, filters)
     check_plan(folder, plan)
     if jax.process_index() == 0:
         write_whole(folder / "problems.jsonl", "".join(problem.to_json() + "\n" for problem in corpus.problems))
@@ -165,8 +166,11 @@ def construct(
             return known
     open_model = functools.partial(open_backbone, dtype=dtype, tensor=tensor, batch_size=batch_size)
     backbone = None if endpoint else open_model(model)
-    generator = backbone or ForeignModel(Endpoint(endpoint, endpoint_model, endpoint_key, at_once))
-    write_rows(shards, generator, folder, sampling, seed, jax.process_index(), jax.process_count(), say, filters)
+    if backbone:
+        generator = OwnModel(backbone)
+    else:
+        generator = ForeignModel(Endpoint(endpoint, endpoint_model, endpoint_key, at_once))
+    write_rows(shards, generator, folder, writing, seed, jax.process_index(), jax.process_count(), say, filters)
     if not is_finished(folder, shards):
         say("construct: this process is done; the report is written by the last one")
         return None
@@ -217,7 +221,7 @@ def _plan(
     corpus: Corpus,
     requests: Sequence[Request],
     generator: str,
-    sampling: Sampling,
+    writing: Writing,
     seed: int,
     shard: int,
     filters: Iterable[str],
@@ -231,7 +235,7 @@ def _plan(
         "requests": len(requests),
         "requests_sha256": digest.hexdigest(),
         "generator": generator,
-        **dataclasses.asdict(sampling),
+        **dataclasses.asdict(writing),
         "seed": seed,
         "shard": shard,
         "filters": list(filters),

@@ -16,7 +16,7 @@ from typing import Any
 from etils import epath
 
 from desta_jax.clock import Pace
-from desta_jax.construct.generators import Generator, Sampling
+from desta_jax.construct.generators import Generator, Writing
 from desta_jax.construct.quality import FILTERS, Filter, Reply, judge
 from desta_jax.construct.rows import Request
 from desta_jax.files import write_whole
@@ -72,7 +72,7 @@ def write_rows(
     shards: Sequence[Shard],
     generator: Generator,
     out: epath.Path,
-    sampling: Sampling,
+    writing: Writing,
     seed: int,
     process: int = 0,
     processes: int = 1,
@@ -91,7 +91,7 @@ def write_rows(
     pace, kept = Pace(sum(len(shard.requests) for shard in left)), 0
     for shard in left:
         readings = [request.reading() for request in shard.requests]
-        replies = generator.write(readings, sampling, _shard_seed(seed, shard))
+        replies = generator.write(readings, writing, _shard_seed(seed, shard))
         kept += _keep(shard, replies, out, filters)
         line, percent = pace.add(len(replies)), 100 * pace.done / pace.total
         say(f"construct: {pace.done} of {pace.total} requests ({percent:.0f} %), {pace.done - kept} dropped, {line}")

@@ -42,7 +42,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    from desta_jax.construct.generators import Sampling
+    from desta_jax.construct.generators import Writing
     from desta_jax.construct.run import construct
     from desta_jax.training.distributed import start
 
@@ -68,7 +68,7 @@ def run(values: flags.FlagValues) -> None:
         endpoint_model=values.endpoint_model,
         endpoint_key=values.endpoint_key,
         at_once=values.at_once,
-        sampling=Sampling(values.temperature, values.top_p, values.max_new_tokens),
+        writing=Writing(values.temperature, values.top_p, values.max_new_tokens),
         dtype=values.dtype or "",
         tensor=values.tensor,
         batch_size=values.batch_size,

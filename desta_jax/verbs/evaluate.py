@@ -160,15 +160,16 @@ class _Reader:
     """A language model alone, without an adapter: it reads what a judge is asked."""
 
     def __init__(self, folder: str, dtype: str):
-        from desta_jax.construct.backbone import open_backbone
+        from desta_jax.generation.text import open_backbone
 
         self._backbone = open_backbone(folder, dtype=dtype)
         say(f"the judge {folder} is loaded")
 
     def generate(self, messages, *, max_new_tokens, temperature, batch_size):
-        from desta_jax.construct.generators import Sampling
+        from desta_jax.generation import Sampling
 
-        return self._backbone.write(messages, Sampling(temperature, 1.0, max_new_tokens), seed=0)
+        sampling = Sampling(temperature, 1.0, top_k=0, repetition_penalty=1.0)
+        return self._backbone.write(messages, sampling, max_new_tokens)
 
 
 VERB = Verb(

@@ -17,12 +17,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import torch
 import transformers
 
-from desta_jax.construct.backbone import open_backbone
 from desta_jax.construct.clip import Clip, Segment
-from desta_jax.construct.generators import Sampling
 from desta_jax.construct.instructions import load_pool
 from desta_jax.construct.rows import plan_requests
 from desta_jax.construct.write import cut_into_shards
+from desta_jax.generation import Sampling
+from desta_jax.generation.text import open_backbone
 
 WORDS = ["I left my umbrella on the bus.", "Could you open the window, please?", "We finally got the keys!", ""]
 SOUNDS = ["dog", "rooster", "rain", "car horn"]
@@ -40,10 +40,11 @@ def corpus(count):
 
 def ours(folder, requests, batch, limit, temperature):
     backbone = open_backbone(folder, dtype="float32", batch_size=batch)
-    backbone.write(requests, Sampling(temperature, 1.0, limit), seed=0)  # every shape is compiled once
+    sampling = Sampling(temperature, 1.0, top_k=0, repetition_penalty=1.0)
+    backbone.write(requests, sampling, limit)  # every shape is compiled once
     backbone = dataclasses.replace(backbone, _answered={})  # which remembers what it said where nothing is drawn
     start = time.perf_counter()
-    replies = backbone.write(requests, Sampling(temperature, 1.0, limit), seed=0)
+    replies = backbone.write(requests, sampling, limit)
     return time.perf_counter() - start, [reply.text for reply in replies], backbone.tongue.stops.tolist()
 
 

@@ -7,9 +7,10 @@ import torch
 import transformers
 
 from desta_jax.construct import perplexity
-from desta_jax.construct.backbone import Backbone, open_backbone
-from desta_jax.construct.generators import Sampling
+from desta_jax.construct.generators import OwnModel, Writing
 from desta_jax.construct.perplexity import overall, perplexities
+from desta_jax.generation import Sampling
+from desta_jax.generation.text import Backbone, open_backbone
 
 QUESTIONS = ["What?", "Describe the animal that you hear, please.", "Who speaks?", "Is it loud?", "Where?"]
 REQUESTS = [
@@ -19,7 +20,7 @@ REQUESTS = [
     ]
     for question in QUESTIONS
 ]
-GREEDY = Sampling(temperature=0, max_new_tokens=12)
+GREEDY = Writing(temperature=0, max_new_tokens=12)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def prompt_of(tokenizer, messages):
 
 def test_greedy_replies_are_those_of_transformers(backbone, oracle):
     model, tokenizer = oracle
-    replies = backbone.write(REQUESTS, GREEDY, seed=0)
+    replies = OwnModel(backbone).write(REQUESTS, GREEDY, seed=0)
     for messages, reply in zip(REQUESTS, replies):
         prompt = prompt_of(tokenizer, messages)
         said = model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=12)
@@ -51,11 +52,12 @@ def test_greedy_replies_are_those_of_transformers(backbone, oracle):
 
 
 def test_replies_depend_on_the_request_and_the_seed_alone(backbone):
-    hot = Sampling(temperature=1.0, max_new_tokens=12)
-    first = backbone.write(REQUESTS, hot, seed=3)
-    assert backbone.write(REQUESTS, hot, seed=3) == first
-    assert backbone.write(REQUESTS, hot, seed=4) != first
-    assert backbone.write(REQUESTS[:2], hot, seed=3) == first[:2]
+    hot = Writing(temperature=1.0, max_new_tokens=12)
+    model = OwnModel(backbone)
+    first = model.write(REQUESTS, hot, seed=3)
+    assert model.write(REQUESTS, hot, seed=3) == first
+    assert model.write(REQUESTS, hot, seed=4) != first
+    assert model.write(REQUESTS[:2], hot, seed=3) == first[:2]
 
 
 def test_what_is_asked_again_is_not_written_again(backbone, monkeypatch):
@@ -66,20 +68,21 @@ def test_what_is_asked_again_is_not_written_again(backbone, monkeypatch):
         return write_batch(self, asked, *rest)
 
     monkeypatch.setattr(Backbone, "_write_batch", watch)
-    fresh = dataclasses.replace(backbone, _answered={})
+    fresh = OwnModel(dataclasses.replace(backbone, _answered={}))
     replies = fresh.write([*REQUESTS, *REQUESTS[:2]], GREEDY, seed=0)
     assert written == REQUESTS and replies[5:] == replies[:2]
-    assert fresh.write(REQUESTS[3:], GREEDY, seed=0) == replies[3:5] and written == REQUESTS
+    assert fresh.write(REQUESTS[3:], GREEDY, seed=1) == replies[3:5] and written == REQUESTS
     shorter = dataclasses.replace(GREEDY, max_new_tokens=3)
     assert fresh.write(REQUESTS[:1], shorter, seed=0) != replies[:1], "another limit is another request"
-    hot = Sampling(temperature=1.0, max_new_tokens=12)
+    hot = Writing(temperature=1.0, max_new_tokens=12)
     assert len({reply.text for reply in fresh.write(REQUESTS[:1] * 4, hot, seed=3)}) > 1, "drawn anew"
 
 
 def test_a_request_that_is_too_long_is_an_error_and_the_others_stand(backbone):
     long = [{"role": "user", "content": "dog " * 5000}]
-    bad, good = backbone.write([long, REQUESTS[0]], GREEDY, seed=0)
-    assert "no room" in bad.error and good == backbone.write(REQUESTS[:1], GREEDY, seed=0)[0]
+    bad, good = backbone.write([long, REQUESTS[0]], Sampling(0.0), 12)
+    assert "no room" in bad.error and good == backbone.write(REQUESTS[:1], Sampling(0.0), 12)[0]
+    assert not backbone.is_cut(bad)
 
 
 def test_perplexity_is_that_of_transformers(backbone, oracle, monkeypatch):

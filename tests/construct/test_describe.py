@@ -3,7 +3,8 @@
 import pytest
 
 from desta_jax.construct.clip import Clip, Segment
-from desta_jax.construct.describe import BadRow, build_clips, parse_time, quantiles, read_drafts
+from desta_jax.construct.describe import build_clips, quantiles
+from desta_jax.construct.drafts import BadRow, parse_time, read_drafts
 from desta_jax.construct.run import describe
 from desta_jax.construct.source import known_sources, load_source, parse_source
 

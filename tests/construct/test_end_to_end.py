@@ -109,9 +109,9 @@ def test_calling_again_asks_nothing_and_says_the_same(spoken, teacher, tmp_path)
 
 def test_our_own_model_writes_what_its_filters_account_for(spoken, model_folder, tmp_path):
     """A random model's replies are cut or odd; each is a row or a drop, and the rows have a perplexity."""
-    from desta_jax.construct.generators import Sampling
+    from desta_jax.construct.generators import Writing
 
-    options = {"sampling": Sampling(max_new_tokens=8), "several_clips": 0, "say": lambda line: None}
+    options = {"writing": Writing(max_new_tokens=8), "several_clips": 0, "say": lambda line: None}
     arguments = (str(spoken / "metadata.csv"), "speech", str(model_folder[0]), str(tmp_path))
     summary = construct(*arguments, limit=5, dtype="float32", **options)
     assert summary["requests"] == 5 == summary["rows"] + sum(summary["dropped"].values())

@@ -5,7 +5,8 @@ import collections
 import pytest
 
 from desta_jax.construct.clip import Clip, Segment
-from desta_jax.construct.instructions import Pool, Values, load_pool, parse_pool
+from desta_jax.construct.instructions import Pool, Values, load_pool
+from desta_jax.construct.sections import parse_pool
 
 SYSTEM = "[system] needs=clips>=1\nListen.\n"
 

@@ -6,7 +6,7 @@ import soundfile
 
 from desta_jax.audio.load import load_audio
 from desta_jax.construct import measure as measuring
-from desta_jax.construct.describe import read_drafts
+from desta_jax.construct.drafts import read_drafts
 from desta_jax.construct.measure import count_words, measure, with_measures
 from desta_jax.construct.source import load_source
 

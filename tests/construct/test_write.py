@@ -6,7 +6,7 @@ import pathlib
 import pytest
 from etils import epath
 
-from desta_jax.construct.generators import Sampling
+from desta_jax.construct.generators import Writing
 from desta_jax.construct.instructions import load_pool
 from desta_jax.construct.quality import Reply
 from desta_jax.construct.rows import plan_requests
@@ -21,7 +21,7 @@ class Standin:
     def __init__(self, dies_after=None):
         self.calls, self.dies_after, self.seeds = 0, dies_after, []
 
-    def write(self, requests, sampling, seed):
+    def write(self, requests, writing, seed):
         if self.calls == self.dies_after:
             raise KeyboardInterrupt
         self.calls += 1
@@ -41,7 +41,7 @@ def shards(clip_of):
 def write(shards, folder, generator=None, **options):
     out = epath.Path(folder)
     check_plan(out, {"seed": 0})
-    write_rows(shards, generator or Standin(), out, Sampling(), 0, say=lambda line: None, **options)
+    write_rows(shards, generator or Standin(), out, Writing(), 0, say=lambda line: None, **options)
     return {str(path.relative_to(out)): path.read_text() for path in sorted(pathlib.Path(folder).rglob("*.jsonl"))}
 
 
@@ -95,7 +95,7 @@ def test_a_reply_is_judged_beside_what_its_clips_say(shards, tmp_path):
     """The words may be said again; the description may not be copied."""
 
     class Copyist:
-        def write(self, requests, sampling, seed):
+        def write(self, requests, writing, seed):
             replies = [f"This is sentence number {index}." for index in range(len(requests) - 1)]
             return [Reply(text) for text in [*replies, "It is so. (Mood: calm)"]]
 
@@ -127,6 +127,6 @@ def test_a_folder_of_another_plan_is_refused(tmp_path):
 def test_progress_says_how_much_is_left(shards, tmp_path):
     said = []
     check_plan(epath.Path(tmp_path), {})
-    write_rows(shards, Standin(), epath.Path(tmp_path), Sampling(), 0, say=said.append)
+    write_rows(shards, Standin(), epath.Path(tmp_path), Writing(), 0, say=said.append)
     assert said[0].startswith("construct: 8 of 50 requests (16 %)") and said[0].endswith("left")
     assert "50 of 50 requests (100 %)" in said[-1] and said[-1].endswith("0m 00s left")

@@ -50,7 +50,7 @@ def data(mmau, tmp_path_factory, write_wav, write_jsonl):
 def quick(monkeypatch):
     """Verdicts are short; and programs of tests are not for the user's cache."""
     monkeypatch.setattr("desta_jax.evaluation.run.ModelJudge", functools.partial(ModelJudge, max_new_tokens=4))
-    for module in ("desta_jax.generation.load", "desta_jax.construct.backbone"):
+    for module in ("desta_jax.generation.load", "desta_jax.generation.text"):
         monkeypatch.setattr(importlib.import_module(module), "keep_programs", lambda: None)
 
 

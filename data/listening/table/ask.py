@@ -18,12 +18,12 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from desta_jax import sharding
-from desta_jax.construct.backbone import Backbone, open_backbone
 from desta_jax.evaluation.answers import whole_lines
 from desta_jax.generation import Answer, Model, Request, Sampling
 from desta_jax.generation.listen import Ear, Heard
 from desta_jax.generation.model import user_message
 from desta_jax.generation.talk import Talk, Wish
+from desta_jax.generation.text import Backbone, open_backbone
 from desta_jax.inputs.prompt import Prompt
 from desta_jax.records.rows import NO_SPEECH
 

@@ -32,10 +32,10 @@ from ask import Hearer, KeepingEar, Reader, open_reader, transcribe, zeroed
 from figures import Figure
 
 from desta_jax import generation
-from desta_jax.construct.backbone import Backbone
 from desta_jax.evaluation.answers import Answerer, predict, whole_lines
 from desta_jax.evaluation.question import Question
 from desta_jax.generation import Model
+from desta_jax.generation.text import Backbone
 
 PARTS = ("perception", "sakura", "formats", "divergence", "text")
 READER = "reads the description"  # the language model alone

@@ -1,4 +1,4 @@
-"""The language model alone, reading text: no encoder, no adapter, since there is none yet when data is made."""
+"""The language model alone, reading text: no encoder and no adapter, as where data is made, or answers are judged."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import jax.numpy as jnp
 
 from desta_jax import sharding
 from desta_jax.config import DTYPES
-from desta_jax.construct.generators import Messages, Sampling
-from desta_jax.construct.quality import Reply
-from desta_jax.generation import Sampling as Drawing
 from desta_jax.generation.load import take_apart
+from desta_jax.generation.model import Answer, Messages
+from desta_jax.generation.sampling import Sampling
 from desta_jax.generation.talk import Talk, Tongue, Wish, open_tongue
 from desta_jax.inputs.prompt import PromptBuilder
 from desta_jax.machine import default_dtype
@@ -26,55 +25,58 @@ from desta_jax.weights.folder import ModelFolder
 
 @dataclasses.dataclass
 class Backbone:
-    """A language model as a Generator; its prompts are those of training, with text where the audio will be."""
+    """A language model; its prompts are those of training, with text where the audio will be."""
 
     name: str
     tongue: Tongue
     prompts: PromptBuilder
     tokenizer: Any
     batch_size: int = 32
-    _answered: dict[tuple[str, Sampling], Reply] = dataclasses.field(default_factory=dict)
+    _answered: dict[tuple[str, Sampling, int], Answer] = dataclasses.field(default_factory=dict)
 
-    def write(self, requests: Sequence[Messages], sampling: Sampling, seed: int) -> list[Reply]:
-        """A reply to each list of messages, in order.
+    def write(self, requests: Sequence[Messages], sampling: Sampling, max_new_tokens: int) -> list[Answer]:
+        """An answer to each list of messages, in order.
 
         Requests that follow each other share a batch: bring them in an order in which neighbours are of like lengths.
         What is asked in the same words is answered once where nothing is drawn.
         """
         if sampling.temperature:
-            return self._write(requests, sampling, seed)
-        asked = [(repr(messages), sampling) for messages in requests]
+            return self._write(requests, sampling, max_new_tokens)
+        sampling = dataclasses.replace(sampling, seed=0)
+        asked = [(repr(messages), sampling, max_new_tokens) for messages in requests]
         new = {key: messages for key, messages in zip(asked, requests) if key not in self._answered}
-        self._answered |= zip(new, self._write(list(new.values()), sampling, seed))
+        self._answered |= zip(new, self._write(list(new.values()), sampling, max_new_tokens))
         return [self._answered[key] for key in asked]
 
-    def _write(self, requests: Sequence[Messages], sampling: Sampling, seed: int) -> list[Reply]:
-        replies: list[Reply] = []
-        for start in range(0, len(requests), self.batch_size):
-            replies += self._write_batch(requests[start : start + self.batch_size], start, sampling, seed)
-        return replies
+    def is_cut(self, answer: Answer) -> bool:
+        """Whether the answer reached the limit of new tokens without coming to an end."""
+        return answer.error is None and answer.token_ids[-1] not in self.tongue.stops
 
-    def _write_batch(self, requests: Sequence[Messages], first: int, sampling: Sampling, seed: int) -> list[Reply]:
-        drawing = Drawing(sampling.temperature, sampling.top_p, top_k=0, seed=seed, repetition_penalty=1.0)
+    def _write(self, requests: Sequence[Messages], sampling: Sampling, max_new_tokens: int) -> list[Answer]:
+        answers: list[Answer] = []
+        for start in range(0, len(requests), self.batch_size):
+            answers += self._write_batch(requests[start : start + self.batch_size], start, sampling, max_new_tokens)
+        return answers
+
+    def _write_batch(
+        self, requests: Sequence[Messages], first: int, sampling: Sampling, max_new_tokens: int
+    ) -> list[Answer]:
         wishes: dict[int, Wish] = {}
-        replies: dict[int, Reply] = {}
+        answers: dict[int, Answer] = {}
         for index, messages in enumerate(requests):
             prompt = self.prompts.context(messages)
-            limit = min(sampling.max_new_tokens, self.tongue.model.shape.max_positions - len(prompt.tokens))
+            limit = min(max_new_tokens, self.tongue.model.shape.max_positions - len(prompt.tokens))
             if limit < 1:
-                replies[index] = Reply(
-                    "", error=f"a prompt of {len(prompt.tokens)} tokens leaves no room for an answer"
-                )
+                answers[index] = Answer(error=f"a prompt of {len(prompt.tokens)} tokens leaves no room for an answer")
             else:
-                wishes[index] = Wish(prompt, None, drawing, limit, number=first + index)
+                wishes[index] = Wish(prompt, None, sampling, limit, number=first + index)
         if wishes:
             said = Talk(self.tongue, list(wishes.values())).answers()
-            replies |= {index: self._reply(tokens) for index, tokens in zip(wishes, said)}
-        return [replies[index] for index in range(len(requests))]
+            answers |= {index: self._answer(tokens) for index, tokens in zip(wishes, said)}
+        return [answers[index] for index in range(len(requests))]
 
-    def _reply(self, tokens: Sequence[int]) -> Reply:
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-        return Reply(text, cut=tokens[-1] not in self.tongue.stops)
+    def _answer(self, tokens: Sequence[int]) -> Answer:
+        return Answer(self.tokenizer.decode(tokens, skip_special_tokens=True).strip(), tuple(tokens))
 
 
 def open_backbone(folder: str, *, dtype: str = "", tensor: int = 1, batch_size: int = 32) -> Backbone:
