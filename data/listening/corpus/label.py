@@ -7,24 +7,19 @@ Writes OUT/rows-*.jsonl, else as ROWS has them.
 """
 
 import argparse
-import json
 import pathlib
 import re
 
-from desta_jax.files import write_whole
+import shards
 
 VALUE = re.compile(r"\(\w[\w ]*: ([^(),:]+)\)\Z")
 
 
 def label(rows: pathlib.Path, out: pathlib.Path) -> None:
-    shards = sorted(rows.glob("rows-*.jsonl"))
-    if not shards:
-        raise SystemExit(f"label: no rows-*.jsonl in {rows}; it must be a folder that desta-jax construct wrote")
     out.mkdir(parents=True, exist_ok=True)
-    for shard in shards:
-        lines = shard.read_text(encoding="utf-8").splitlines()
-        told = [_labelled(json.loads(line), f"{shard}:{number}") for number, line in enumerate(lines, 1)]
-        write_whole(out / shard.name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in told))
+    for shard in shards.find(rows, "label"):
+        told = [_labelled(row, f"{shard}:{number}") for number, row in enumerate(shards.read(shard), 1)]
+        shards.write(out / shard.name, told)
     print(f"label: rows with bare values in {out}")
 
 

@@ -7,22 +7,24 @@ changes: a few percent of speed and pitch are within what one speaker does. What
 heard in several rows each, are soon known by heart.
 
 Writes OUT/rows-*.jsonl, as ROWS has them but for their ids and the clips' names, and the clips to CORPUS/audio/varied.
-What is there is not made twice; the same rows give the same clips.
+What is there is not made twice; the same questions give the same clips, whoever answered them.
 """
 
 import argparse
+import copy
 import itertools
 import json
 import pathlib
 import time
+import zlib
 
 import clips
 import numpy as np
 import scenes
+import shards
 import soxr
 
 from desta_jax.clock import time_left
-from desta_jax.files import write_whole
 
 FOLDER = "varied"
 PROGRESS_SECONDS = 15
@@ -70,35 +72,31 @@ def through_microphone(samples: np.ndarray, rng: np.random.Generator) -> np.ndar
 
 
 def vary(rows: pathlib.Path, corpus: pathlib.Path, out: pathlib.Path, versions: int) -> None:
-    shards = sorted(rows.glob("rows-*.jsonl"))
-    if not shards:
-        raise SystemExit(f"vary: no rows-*.jsonl in {rows}; it must be a folder that desta-jax construct wrote")
-    told = {shard: shard.read_text(encoding="utf-8").splitlines() for shard in shards}
-    total = versions * sum(len(lines) for lines in told.values())
+    told = {shard: shards.read(shard) for shard in shards.find(rows, "vary")}
+    total = versions * sum(map(len, told.values()))
     done, start = 0, time.monotonic()
     shown = start
     out.mkdir(parents=True, exist_ok=True)
-    for shard, lines in told.items():
+    for shard, asked in told.items():
         written = []
-        for number, version in itertools.product(range(len(lines)), range(versions)):
-            row = json.loads(lines[number])
-            for message in row["messages"]:
-                for audio in message.get("audios", ()):
-                    name = f"{rows.name}-{shard.stem}-{number}-{version}"
-                    audio["audio"] = make(audio["audio"], name, corpus / "audio")
-            written.append(json.dumps(row | {"id": f"{row['id']}-varied-{version}"}, ensure_ascii=False) + "\n")
+        for row, version in itertools.product(asked, range(versions)):
+            name = f"{zlib.crc32(json.dumps(row['messages']).encode()):08x}-{version}"
+            messages = copy.deepcopy(row["messages"])
+            for audio in (audio for message in messages for audio in message.get("audios", ())):
+                audio["audio"] = make(audio["audio"], name, corpus / "audio")
+            written.append(row | {"messages": messages, "id": f"{row['id']}-varied-{version}"})
             done, now = done + 1, time.monotonic()
             if now - shown > PROGRESS_SECONDS:
                 print(f"vary: {done} of {total} rows, {time_left(done, total, now - start)}", flush=True)
                 shown = now
-        write_whole(out / shard.name, "".join(written))
+        shards.write(out / shard.name, written)
     print(f"vary: {total} rows in {out}, their clips in {corpus}/audio/{FOLDER}")
 
 
-def make(name: str, row: str, audio: pathlib.Path) -> str:
-    """Writes a row's version of a clip, unless it is there; returns its name."""
+def make(name: str, version: str, audio: pathlib.Path) -> str:
+    """Writes a version of a clip, unless it is there; returns its name."""
     source = pathlib.PurePath(name)
-    own = f"{FOLDER}/{source.stem}-{row}.flac"
+    own = f"{FOLDER}/{source.stem}-{version}.flac"
     if not (audio / own).is_file():
         clips.write(audio / own, varied(clips.read(audio / source), clips.chance(own)))
     return own
