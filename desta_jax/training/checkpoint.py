@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import pathlib
 from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from desta_jax.config import default_config, to_json
-from desta_jax.files import absolute, is_remote, write_whole
+from desta_jax.files import absolute, is_remote, lock, write_whole
 from desta_jax.training.step import TrainState
 from desta_jax.tree import Tree, differences, flatten
 from desta_jax.weights.trained import FOLDER, find_step
@@ -37,12 +38,32 @@ def alone(workdir: str) -> Iterator[None]:
         return
     path = pathlib.Path(workdir, "lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{workdir}: another process trains here") from None
+    with path.open("w") as file:
+        lock(file, f"{workdir}: another process trains here")
         yield
+
+
+def check_shared(workdir: str) -> None:
+    """Every process of a run sees the same work directory; where one does not, the first checkpoint would never end.
+
+    Raises:
+        ValueError: in every process alike.
+    """
+    if jax.process_count() == 1:
+        return
+    number = multihost_utils.broadcast_one_to_all(np.random.default_rng().integers(1 << 31, dtype=np.int32))
+    mark = epath.Path(workdir) / f".seen-by-all-{number}"
+    if jax.process_index() == 0:
+        write_whole(mark, "")
+    multihost_utils.sync_global_devices("the mark is there")
+    seen = multihost_utils.process_allgather(np.array(mark.exists()))
+    if jax.process_index() == 0:
+        mark.unlink()
+    if not seen.all():
+        raise ValueError(
+            f"--workdir must be seen by every process: {workdir} is another folder for process "
+            f"{', '.join(map(str, np.flatnonzero(~seen)))}; name a folder that all hosts share, or one in a bucket"
+        )
 
 
 class Checkpoints:

@@ -65,6 +65,7 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None, s
     distributed.start()
     keep_programs()
     with stop_on_signal() as stop, checkpoint.alone(workdir):
+        checkpoint.check_shared(workdir)
         check_resumable(config, workdir)
         run = assemble(config, workdir)
         checkpoint.check_samples(workdir, run.inputs.fingerprint, run.steps)

@@ -22,7 +22,8 @@ SECONDS_TO_END = 150  # for those that are left when a process dies; the coordin
 
 @pytest.fixture
 def launch(tmp_path):
-    """launch(config, workdir, count): the processes of a run; those that a test leaves running are killed."""
+    """launch(config, workdir, count): the processes of a run; those that a test leaves running are killed. A workdir
+    may hold "{}", for the number of a process."""
     started = []
 
     def launch(config, workdir, count):
@@ -32,13 +33,14 @@ def launch(tmp_path):
             probe.bind(("localhost", 0))
             address = f"localhost:{probe.getsockname()[1]}"
         flags = os.environ["XLA_FLAGS"].replace(f"count={DEVICES}", f"count={DEVICES // count}")
-        command = [sys.executable, "-m", "desta_jax", "train", "--config", file, "--workdir", workdir]
+        command = [sys.executable, "-m", "desta_jax", "train", "--config", file, "--workdir"]
         processes = []
         for index in range(count):
+            where = str(workdir).format(index)
             joined = ["--coordinator", address, "--processes", str(count), "--process_index", str(index)]
             with (tmp_path / f"{file.stem}-{index}.txt").open("w") as log:
                 processes.append(
-                    subprocess.Popen([*command, *joined], env={**os.environ, "XLA_FLAGS": flags}, stderr=log)
+                    subprocess.Popen([*command, where, *joined], env={**os.environ, "XLA_FLAGS": flags}, stderr=log)
                 )
         started.extend(processes)
         return processes
@@ -142,6 +144,15 @@ def test_when_one_process_dies_the_other_ends_too_and_the_run_goes_on(
     assert pair[1 - victim].wait(SECONDS_TO_END) not in (COMPLETE, STOPPED)
     assert [process.wait() for process in launch(config_of(), workdir, 2)] == [COMPLETE] * 2, said(tmp_path)
     assert_same_run(metrics_of(workdir), metrics_of(whole))
+
+
+def test_a_work_directory_that_is_another_for_each_process_is_refused(config_of, launch, tmp_path):
+    pair = launch(config_of(), tmp_path / "run-{}", 2)
+    assert all(process.wait() not in (COMPLETE, STOPPED) for process in pair)
+    for index in range(2):
+        told = (tmp_path / f"config0-{index}.txt").read_text()
+        assert "--workdir must be seen by every process" in told and "another folder for process 1;" in told
+    assert [file.name for file in (tmp_path / "run-0").iterdir()] == ["lock"]
 
 
 def test_flags_of_a_process_go_together(config_of, tmp_path):
