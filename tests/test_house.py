@@ -18,7 +18,8 @@ PACKAGE = ROOT / "desta_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 TOP_LEVEL = {"setup.py", "README.md", "LICENSE", "desta_jax", "configs", "data", "launch", "tests"}
 FLOORS = [  # from the bottom up; a room imports from the floors below it, never from its own floor or above
-    {"__init__", "batch", "tree", "config", "files", "programs", "endpoint", "clock", "machine", "processes"},
+    {"__init__", "batch", "tree", "config", "files", "programs", "endpoint", "clock", "machine", "processes"}
+    | {"distributed"},
     {"sharding", "audio"},
     {"records"},
     {"models"},

@@ -13,10 +13,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from desta_jax import sharding
+from desta_jax import distributed, sharding
 from desta_jax.config import to_json
 from desta_jax.programs import keep_programs
-from desta_jax.training import checkpoint, distributed
+from desta_jax.training import checkpoint
 from desta_jax.training.goodput import Account, now
 from desta_jax.training.heartbeat import Heartbeat, last_seen
 from desta_jax.training.metrics import Journal

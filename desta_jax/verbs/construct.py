@@ -44,7 +44,7 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> None:
     from desta_jax.construct.generators import Writing
     from desta_jax.construct.run import construct
-    from desta_jax.training.distributed import start
+    from desta_jax.distributed import start
 
     if not values.describe_only:
         start(shutdown_timeout_seconds=_LONGEST_WORK)

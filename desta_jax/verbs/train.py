@@ -17,9 +17,9 @@ def define(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> int:
+    from desta_jax import distributed
     from desta_jax.config import load_config
     from desta_jax.evaluation.in_training import Examiner
-    from desta_jax.training import distributed
     from desta_jax.training.loop import train
 
     config = load_config(values.config, values[OVERRIDE].value)

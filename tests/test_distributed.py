@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from desta_jax.training import distributed
+from desta_jax import distributed
 
 
 @pytest.fixture

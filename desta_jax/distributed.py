@@ -31,7 +31,10 @@ def start(
     given = {name: os.environ.get(name) if value is None else value for name, value in given.items()}
     if any(value is not None for value in given.values()):
         if None in given.values():
-            raise ValueError("--coordinator, --processes and --process_index go together: give all three")
+            raise ValueError(
+                "--coordinator, --processes and --process_index go together, or JAX_COORDINATOR_ADDRESS, "
+                "JAX_NUM_PROCESSES and JAX_PROCESS_ID in the environment: give all three"
+            )
         address, count, number = given.values()
         jax.distributed.initialize(address, int(count), int(number), **options)
     elif _several_tpu_hosts():
