@@ -19,6 +19,8 @@ def average(adapters: list[pathlib.Path], out: pathlib.Path, dtype: str, overwri
     if any(config != configs[0] for config in configs):
         raise SystemExit("average: their config.json differ: one shape and one model are needed")
     config = configs[0]
+    if "lora" in trees[0]:
+        raise SystemExit("average: they have LoRA, and the mean of products is not the product of means")
     write_adapter(
         out,
         jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *trees),

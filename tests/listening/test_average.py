@@ -37,6 +37,12 @@ def test_the_mean_is_an_adapter_like_them(export, tmp_path):
         average.average([tmp_path / "one"], tmp_path / "mean", "float32", False)
 
 
+def test_adapters_with_lora_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(average, "read_adapter", lambda folder: ({"connector": {}, "lora": {}}, {}))
+    with pytest.raises(SystemExit, match="LoRA"):
+        average.average([tmp_path, tmp_path], tmp_path / "mean", "float32", False)
+
+
 def test_adapters_for_other_windows_are_refused(export, tmp_path):
     with pytest.raises(SystemExit, match="config.json differ"):
         average.average([export("one", 1), export("long", 1, audio_seconds=30)], tmp_path / "mean", "float32", False)
