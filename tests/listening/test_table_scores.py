@@ -79,9 +79,10 @@ def test_a_share_of_nothing_is_no_number():
     assert figures.share([])["value"] is None and figures.text(figures.share([])) == "-"
 
 
-def test_means_have_the_interval_of_the_normal_distribution():
-    figure = figures.average([1.0, 2.0, 3.0])  # deviation 1, so 1.96 / sqrt(3) on either side
-    assert (figure["value"], figure["low"], figure["high"]) == pytest.approx((2.0, 0.8684, 3.1316), abs=1e-4)
+def test_means_have_the_interval_of_students_t():
+    figure = figures.average([1.0, 2.0, 3.0])  # deviation 1, so 4.3027 / sqrt(3) on either side, as t tables have it
+    assert (figure["value"], figure["low"], figure["high"]) == pytest.approx((2.0, -0.4841, 4.4841), abs=1e-4)
+    assert figures.average([1.0])["low"] is None
 
 
 def test_a_ratio_is_of_sums():
@@ -114,10 +115,18 @@ def test_clips_of_sakura_are_for_testing_by_their_names(name, crc, testing):
     [
         ("fewer than ten words", "A dog barks twice.", "A dog barks twice, and then a cat answers it."),
         ("one word", "Rooster.", "A rooster."),
+        ("in French", "Une femme parle anglais dans cet enregistrement.", "12:30"),
+        ("in French", "Un homme parle en français.", "Une femme"),
+        ("in German", "Eine Frau spricht auf Deutsch über das Wetter.", "A woman speaks about the weather."),
         ("a list", "Here:\n- a dog\n- a cat", "A dog and a cat."),
+        ("a list", "1) a dog\n2) a cat", "1.5 seconds of a dog"),
+        ("a list", "* a dog", "*A dog* barks.\n-3 dB"),
         ("a numbered list", "1. a dog", "- a dog"),
+        ("a numbered list", "Heard:\n 1) a dog", "1.5 seconds of a dog"),
         ("upper case", "A DOG.", "A Dog."),
         ("JSON", '{"sound": "dog"}', "sound: dog"),
+        ("JSON", '```json\n["dog"]\n```', '"dog"'),
+        ("JSON", "[]", "12"),
         ("no commas", "A dog and a cat.", "A dog, a cat."),
         ("a question", "Who is it?", "Who is it? A dog."),
         ("starts with a phrase", "In this audio a dog barks.", "A dog barks in this audio."),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 Z = 1.959963984540054  # standard deviations on either side that hold 95 % of a normal distribution
 
@@ -32,11 +33,13 @@ def share(marks: Iterable[bool]) -> Figure:
 
 
 def average(numbers: Sequence[float]) -> Figure:
-    """The mean, of how many, and its interval by the normal distribution (a mean is no share: no Wilson's)."""
+    """The mean, of how many, and its interval by Student's t (a mean is no share: no Wilson's)."""
     if not numbers:
         return _figure(None, 0, -math.inf, math.inf)
     mean = float(np.mean(numbers))
-    half = Z * float(np.std(numbers, ddof=1)) / math.sqrt(len(numbers)) if len(numbers) > 1 else math.inf
+    if len(numbers) < 2:
+        return _figure(mean, len(numbers), -math.inf, math.inf)
+    half = float(stdtrit(len(numbers) - 1, 0.975) * np.std(numbers, ddof=1)) / math.sqrt(len(numbers))
     return _figure(mean, len(numbers), mean - half, mean + half)
 
 

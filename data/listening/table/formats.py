@@ -21,7 +21,7 @@ CHOOSING, COUNTING = "choosing", "counting"  # clips by which formats are chosen
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """An instruction about a clip, whose form is checked by a rule of IFEval or by a pattern of the whole answer."""
+    """An instruction about a clip, whose form is checked by a rule of IFEval, a pattern of all of it, or both."""
 
     text: str
     rule: str = ""
@@ -30,13 +30,19 @@ class Format:
 
     def followed(self, answer: str) -> bool:
         """Whether an answer has the form."""
-        if self.pattern:
-            return re.fullmatch(self.pattern, answer.strip(), re.DOTALL | re.IGNORECASE) is not None
-        return follows([self.rule], [self.arguments], answer, SPEECH_IFEVAL)[0]
+        if self.pattern and not re.fullmatch(self.pattern, answer.strip(), re.DOTALL | re.IGNORECASE):
+            return False
+        return not self.rule or follows([self.rule], [self.arguments], answer, SPEECH_IFEVAL)[0]
 
 
 def _at_most(words: int) -> dict[str, Any]:
     return {"num_words": words + 1, "relation": "less than"}
+
+
+def _in_language(name: str, code: str) -> Format:
+    """As langdetect has it, which names some language for a word, and accepts what has no letters."""
+    words = r"(.*?\b[^\W\d_]+\b){3}.*"
+    return Format(f"Describe the audio in {name}.", "language:response_language", {"language": code}, words)
 
 
 FORMATS = {
@@ -62,18 +68,20 @@ FORMATS = {
         {"num_sentences": 3, "relation": "at least"},
     ),
     "one word": Format("Describe the audio in one word.", pattern=r"\S+"),
-    "in French": Format("Describe the audio in French.", "language:response_language", {"language": "fr"}),
-    "in Spanish": Format("Describe the audio in Spanish.", "language:response_language", {"language": "es"}),
-    "in German": Format("Describe the audio in German.", "language:response_language", {"language": "de"}),
+    "in French": _in_language("French", "fr"),
+    "in Spanish": _in_language("Spanish", "es"),
+    "in German": _in_language("German", "de"),
     "a list": Format(
-        "List what you can tell about the audio, one point a line.", pattern=r".*?(^|\n)\s*([-*•]|\d+[.)]).*"
+        "List what you can tell about the audio, one point a line.", pattern=r"(.*\n)?\s*([-*•]|\d+[.)])\s.*"
     ),
     "a numbered list": Format(
-        "Make a numbered list of what you can tell about the audio.", pattern=r".*?(^|\n)\s*1[.)].*"
+        "Make a numbered list of what you can tell about the audio.", pattern=r"(.*\n)?\s*\d+[.)]\s.*"
     ),
     "upper case": Format("Describe the audio in capital letters only.", "change_case:english_capital"),
     "lower case": Format("Describe the audio in lower case only.", "change_case:english_lowercase"),
-    "JSON": Format("Describe the audio as a JSON object.", "detectable_format:json_format"),
+    "JSON": Format(
+        "Describe the audio as a JSON object.", "detectable_format:json_format", pattern=r"(```\w*)?\s*[\[{].*"
+    ),
     "no commas": Format("Describe the audio without using any commas.", "punctuation:no_comma"),
     "quotation marks": Format(
         "Put your whole answer in double quotation marks: what do you hear?", "startend:quotation"
