@@ -1,5 +1,6 @@
 """The table of a micro model that knows nothing: every number is there, and nothing is asked twice."""
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -13,6 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "data" / "listening" 
 
 import ask
 import divergence
+import held_out
 import perception
 import table
 
@@ -131,7 +133,10 @@ def test_the_table_is_whole_and_nothing_is_asked_twice(listening, converted, ada
     assert report["sakura"]["self"]["single"]["Gender"]["count"] == 1  # the other clip is trained on
     assert report["formats"]["self"]["followed"]["count"] == 1  # clip, asked in every format
     assert report["formats"]["self"]["by_format"].keys() == few.keys()
-    assert report["divergence"]["self"]["all"]["nats"]["value"] > 0
+    alone, told = report["divergence"]["self"], report["divergence"]["told nothing"]
+    assert alone["all"]["nats"]["value"] > 0
+    less = alone["all"]["nats"]["value"] - told["all"]["nats"]["value"]
+    assert alone[divergence.LESS]["nats"]["value"] == pytest.approx(less, abs=1e-3) and divergence.LESS not in told
     assert report["text"]["self"]["value"] == 100 and report["text"]["self"]["count"] == 4
     assert (tmp_path / "table.png").stat().st_size and "Gender" in (tmp_path / "table.md").read_text()
     assert "SAKURA" in capsys.readouterr().out
@@ -139,12 +144,18 @@ def test_the_table_is_whole_and_nothing_is_asked_twice(listening, converted, ada
     def refuse(*_, **__):
         raise AssertionError("asked again")
 
+    assert "all (4) " in (tmp_path / "table.md").read_text()
     before = answered(tmp_path)
     monkeypatch.setattr(ask.Hearer, "generate", refuse)
     monkeypatch.setattr(ask.Reader, "generate", refuse)
     monkeypatch.setattr(divergence, "compare", refuse)
     assert run(listening, converted, [f"self={adapter}"], tmp_path, *given) == report
     assert answered(tmp_path) == before
+    assert run(listening, converted, [f"self={adapter}"], tmp_path, *given, "--parts", "text, sakura") == report
+    with pytest.raises(SystemExit, match="perception, formats, divergence with other settings"):
+        run(listening, converted, [f"self={adapter}"], tmp_path, *given, "--parts", "text,sakura", "--clips", "3")
+    with pytest.raises(SystemExit, match="perception, sakura, formats, divergence with other rows"):
+        run(listening, converted, [f"other={adapter}"], tmp_path, *given, "--parts", "text")
 
 
 def test_answers_of_another_adapter_are_not_gone_on_with(
@@ -156,6 +167,42 @@ def test_answers_of_another_adapter_are_not_gone_on_with(
     run(listening, converted, [f"self={adapter}"], tmp_path, *parts)
     with pytest.raises(SystemExit, match="choose another --out"):
         run(listening, converted, [f"self={write_random_adapter(6)}"], tmp_path, *parts)
+    with pytest.raises(SystemExit, match="choose another --out"):
+        run(listening, converted, [f"self={adapter}"], tmp_path, *parts, "--dtype", "bfloat16")
+
+
+def test_comparisons_are_made_again_when_something_else_is_compared(model, tongue, listening, tmp_path, monkeypatch):
+    monkeypatch.setattr(divergence, "INSTRUCTIONS", {"poem": divergence.INSTRUCTIONS["poem"]})
+    (question,) = divergence.ask(held_out.read_clips(listening, print)[:1], 1)
+    counted = []
+    compare = divergence.compare
+    monkeypatch.setattr(divergence, "compare", lambda *words: counted.append(words) or compare(*words))
+
+    def measure(tokens, question=question, about="one"):
+        said = {question.id: tokens}
+        (row,) = divergence.measure([question], said, model, tongue, None, tmp_path / "compared.jsonl", print, about)
+        return row["tokens"]
+
+    assert (measure([9, 30]), measure([9, 30]), len(counted)) == (2, 2, 1)
+    assert (measure([9, 30, 31]), measure([9, 30, 31]), len(counted)) == (3, 3, 2)
+    measure([9, 30, 31], dataclasses.replace(question, fields=question.fields | {"description": "(male)"}))
+    assert len(counted) == 3
+    measure([9, 30, 31], about="another")
+    assert len(counted) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--parts", "text,perceptions"], "name some of perception,sakura,formats,divergence,text"),
+        (["--adapter", "one=a", "one=b"], "--adapter: write NAME=FOLDER"),
+        (["--trained", "other=run"], "there is no adapter other"),
+    ],
+)
+def test_wrong_flags_are_refused(flags, message, capsys):
+    with pytest.raises(SystemExit):
+        table.read_options(["--corpus", "c", "--model", "m", "--adapter", "one=a", "--out", "o", *flags])
+    assert message in capsys.readouterr().err
 
 
 def test_zeroed_soft_tokens_are_those_of_a_zero_projection(model, converted, write_random_adapter):

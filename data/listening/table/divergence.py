@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ from desta_jax.generation.talk import Tongue, Wish, length_bucket, row_bucket
 
 ANSWER_TOKENS = 30
 AT_ONCE = 16
+LESS = "all, less told nothing"
 NOTHING = "{question}"  # neither audio nor description
 
 INSTRUCTIONS = {  # kinds of instruction that no training row asks: launch/listening.sh leaves them out
@@ -74,18 +76,23 @@ def measure(
     transcripts: Mapping[str, str] | None,
     file: Path,
     say: Callable[[str], None],
+    about: str = "",
 ) -> list[dict[str, Any]]:
-    """Rows of `id kl same tokens`: the mean divergence over an answer's tokens, and the share of them whose likeliest
-    token is the same. Those that `file` holds are not computed again.
+    """Rows of `id kl same tokens compared`: the mean divergence over an answer's tokens, and the share of them whose
+    likeliest token is the same. Those that `file` holds of the same (`compared` is a digest of what was read, heard and
+    said, and by whom) are not computed again.
 
     Args:
         said: token ids of the language model's own answer to each question's description.
         model: who hears.
         reader: the language model that reads the description.
         transcripts: of each clip by path; None gives none.
+        about: what else says who hears and reads.
     """
     known = {row["id"]: row for row in whole_lines(file)}
-    waiting = sorted((q for q in questions if q.id not in known), key=lambda q: len(q.fields["description"]))
+    digests = {question.id: _digest(question, said[question.id], transcripts, about) for question in questions}
+    waiting = [q for q in questions if known.get(q.id, {}).get("compared") != digests[q.id]]
+    waiting.sort(key=lambda q: len(q.fields["description"]))
     start_time = time.monotonic()
     with file.open("a", encoding="utf-8") as out:
         for start in range(0, len(waiting), AT_ONCE):
@@ -94,7 +101,7 @@ def measure(
             heard = [_hearing(question, model, transcripts) for question in batch]
             read = [_reading(question, model) for question in batch]
             for row in _rows(batch, compare(model.tongue, heard, reader, read, answers)):
-                known[row["id"]] = row
+                known[row["id"]] = row = row | {"compared": digests[row["id"]]}
                 out.write(json.dumps(row) + "\n")
             out.flush()
             say(_left(start + len(batch), len(waiting), time.monotonic() - start_time))
@@ -108,16 +115,28 @@ def measure_nothing(
     reader: Tongue,
     file: Path,
     say: Callable[[str], None],
+    about: str = "",
 ) -> list[dict[str, Any]]:
     """As `measure`, of the language model told nothing of the clip."""
     told = [Question(q.id, (), q.fields, HEARING.replaced(None, NOTHING), q.row) for q in questions]
-    return measure(told, said, Model(model.ear, reader, model.prompts, model.tokenizer), reader, None, file, say)
+    deaf = Model(model.ear, reader, model.prompts, model.tokenizer)
+    return measure(told, said, deaf, reader, None, file, say, about)
 
 
-def _hearing(question: Question, model: Model, transcripts: Mapping[str, str] | None) -> Wish:
+def _digest(question: Question, said: Sequence[int], transcripts: Mapping[str, str] | None, about: str) -> str:
+    compared = [_heard(question, transcripts), messages_of(question, READING), list(said), about]
+    return hashlib.sha256(json.dumps(compared).encode()).hexdigest()[:16]
+
+
+def _heard(question: Question, transcripts: Mapping[str, str] | None) -> list[dict[str, Any]]:
     messages = messages_of(question, question.prompt)
     for clip in messages[-1].get("audios") or ():
         clip["text"] = " " if transcripts is None else transcripts[clip["audio"]]
+    return messages
+
+
+def _hearing(question: Question, model: Model, transcripts: Mapping[str, str] | None) -> Wish:
+    messages = _heard(question, transcripts)
     listening = model.attend_to(messages, "given", "cut")
     return model.wish(Request(messages), listening, model.listen([listening])[0])[0]
 
@@ -178,8 +197,21 @@ def _compare(p: Float[Array, "rows answer v"], q: Float[Array, "rows answer v"])
     return (jnp.exp(p) * (p - q)).sum(axis=-1), p.argmax(axis=-1) == q.argmax(axis=-1)
 
 
-def score(questions: Sequence[Question], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over clips (of all answers about one), of all, by kind of clip and by instruction."""
+def score(
+    questions: Sequence[Question], rows: Sequence[Mapping[str, Any]], nothing: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Means over clips (of all answers about one), of all, by kind of clip and by instruction; and of the differences,
+    clip by clip, from `nothing`, the rows of the model told nothing."""
+    scores = _means(questions, rows)
+    if nothing:
+        differences = [
+            {key: row[key] - other[key] for key in ("kl", "same")} for row, other in zip(rows, nothing, strict=True)
+        ]
+        scores = {"all": scores.pop("all"), LESS: _means(questions, differences)["all"], **scores}
+    return scores
+
+
+def _means(questions: Sequence[Question], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     groups: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for question, row in zip(questions, rows, strict=True):
         for name in ("all", question.row["group"], f"instruction: {question.row['instruction']}"):

@@ -90,19 +90,27 @@ def _count(figure: Figure, asked: Mapping[str, Figure]) -> str:
 def _formats(report: Report) -> dict[str, Cells]:
     rows = [name for name in report["rows"] if name in report["formats"]]
     cells: Cells = {}
-    for key, title in {"of text": "in percent of what is followed in text", "followed": "followed"}.items():
+    of_text, followed = report["formats"][rows[0]]["of text"], report["formats"][rows[0]]["followed"]
+    titles = {
+        "of text": f"in percent of what is followed in text ({of_text['count']} clips)",
+        "followed": f"followed ({followed['count']} clips)",
+    }
+    for key, title in titles.items():
         cells[title] = _join(report, "formats", lambda scores, key=key: scores.get(key))
-    cells["followed"][READER] = report["formats"][rows[0]]["followed in text"]
+    cells[titles["followed"]][READER] = report["formats"][rows[0]]["followed in text"]
     for name, figure in report["formats"][READER].items():
         joined = _join(report, "formats", lambda scores, name=name: (scores.get("by_format") or {}).get(name))
-        cells[f"{name}{'' if figure['counted'] else NOT_COUNTED}"] = joined | {READER: figure}
+        cells[f"{name} ({figure['count']}){'' if figure['counted'] else NOT_COUNTED}"] = joined | {READER: figure}
     return {"Formats: percent of answers that have the form asked for": cells}
 
 
 def _divergence(report: Report) -> dict[str, Cells]:
-    names = report["divergence"][report["rows"][0]]
+    names = {name: scores["nats"]["count"] for name, scores in report["divergence"][report["rows"][0]].items()}
     return {
-        title: {name: _join(report, "divergence", lambda s, name=name, key=key: s[name][key]) for name in names}
+        title: {
+            f"{name} ({count} clips)": _join(report, "divergence", lambda s, of=name, key=key: s.get(of, {}).get(key))
+            for name, count in names.items()
+        }
         for key, title in {
             "nats": "Divergence from what is said to the description: nats a token",
             "same token": "Likeliest next token the same: percent",
@@ -111,7 +119,9 @@ def _divergence(report: Report) -> dict[str, Cells]:
 
 
 def _text(report: Report) -> dict[str, Cells]:
-    return {"Text-only answers identical to those without the adapter: percent": {"all": _join(report, "text", _same)}}
+    cells = _join(report, "text", _same)
+    row = {f"all ({next(iter(cells.values()))['count']})": cells}
+    return {"Text-only answers identical to those without the adapter: percent": row}
 
 
 def _same(figure: Figure) -> Figure:
@@ -126,6 +136,7 @@ def _markdown(report: Report, tables: Mapping[str, Cells]) -> str:
     settings = report["settings"]
     lines = ["# What it hears, and what it keeps", ""]
     lines += [f"{name}: {value}.  " for name, value in settings.items()] + [""]
+    lines += _trained_on(report)
     lines += ["In brackets 95 % intervals: (of one run), or [from lowest to highest of several seeds].", ""]
     for title, cells in tables.items():
         names = list(dict.fromkeys(name for row in cells.values() for name in row))
@@ -134,6 +145,22 @@ def _markdown(report: Report, tables: Mapping[str, Cells]) -> str:
         lines += [_line(name, row, names, decimals) for name, row in cells.items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def _trained_on(report: Report) -> list[str]:
+    """A line a run."""
+    lines = []
+    for name, known in report.get("trained on", {}).items():
+        lines += [f"{name} was trained on, run by run:", ""]
+        for run in known["runs"]:
+            heard = [
+                f"{of['rows']} rows about {of['clips']} clips of {source} ({known['licences'][source]})"
+                for source, of in run["sources"].items()
+            ]
+            steps = f"{run['steps']} steps of {run['batch size']}, seed {run['seed']}"
+            lines.append(f"- {run['run']}: {steps}; {', '.join(heard)}")
+        lines.append("")
+    return lines
 
 
 def _line(name: str, row: Mapping[str, Figure], names: Sequence[str], decimals: int) -> str:

@@ -28,6 +28,7 @@ import numpy as np
 import perception
 import show
 import text_only
+import trained
 from ask import Hearer, KeepingEar, Reader, open_reader, transcribe, zeroed
 from figures import Figure
 
@@ -40,6 +41,7 @@ from desta_jax.generation.text import Backbone
 PARTS = ("perception", "sakura", "formats", "divergence", "text")
 READER = "reads the description"  # the language model alone
 NOTHING = "told nothing"
+TRAINED_ON = "trained on"
 TRANSCRIPTS = ("auto", "given", "none")
 
 
@@ -61,7 +63,8 @@ class Table:
         self.options, self.out = options, Path(options.out)
         self.clips = held_out.read_clips(Path(options.corpus), say)
         self.asked = self._questions()
-        self.report: dict[str, Any] = {part: {} for part in options.parts}
+        self.report: dict[str, Any] = self._kept() | {part: {} for part in options.parts}
+        self._say_what_was_trained_on()
 
     def _questions(self) -> Asked:
         options = self.options
@@ -79,6 +82,52 @@ class Table:
             say(f"{part}: {len(getattr(asked, part))} questions")
         return asked
 
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same for parts of one table."""
+        options = self.options
+        return {
+            "model": options.model,
+            "dtype": self.dtype,
+            "transcripts": options.transcripts,
+            "clips a value": {"made": options.clips, "real": options.real_clips},
+            "clips for formats": options.format_clips,
+            "clips of a kind for divergence": options.divergence_clips,
+            "perception": "an answer is right if it names the true value and no other of those asked about",
+            "sakura": "no judge: right if a form of the true option's text, or its letter, is named and no other",
+            "interval": "Wilson, 95 %; of means by Student's t; of ratios a bootstrap over clips",
+        }
+
+    def _kept(self) -> dict[str, Any]:
+        """Parts of an earlier table that are not made now.
+
+        Raises:
+            ValueError: they were made with other settings.
+        """
+        file = self.out / "table.json"
+        before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        others = [part for part in PARTS if part in before and part not in self.options.parts]
+        now = {"settings": self._settings(), "rows": list(self.options.adapter)}
+        if others and (changed := [key for key, value in now.items() if before.get(key) != value]):
+            raise ValueError(
+                f"{file} has {', '.join(others)} with other {' and '.join(changed)}; "
+                "choose another --out, or make all --parts again"
+            )
+        self.earlier = before.get("adapters", {}) if others else {}
+        return {part: before[part] for part in [*others, TRAINED_ON] if part in before and others}
+
+    def _say_what_was_trained_on(self) -> None:
+        names = {f"{clip.parent.name}/{clip.stem}" for question in self._all_questions() for clip in question.audio}
+        names |= {f"{held_out.REAL}/{clip.stem}" for question in self.asked.sakura for clip in question.audio}
+        for name, folders in self.options.trained.items():
+            runs = trained.trained_on(folders, names)
+            known = {"runs": runs, "licences": trained.licences(Path(self.options.corpus), runs)}
+            self.report.setdefault(TRAINED_ON, {})[name] = known
+
+    @functools.cached_property
+    def dtype(self) -> str:
+        """Of the sums."""
+        return np.dtype(self.backbone.tongue.audio_lm.dtype).name
+
     @functools.cached_property
     def backbone(self) -> Backbone:
         """The language model that was never given an adapter."""
@@ -92,13 +141,7 @@ class Table:
             self._hear(name, folder)
             say(f"{name} is done ({(time.monotonic() - start) / 60:.1f} min)")
         self.report["rows"] = list(self.options.adapter)
-        self.report["settings"] = {
-            "transcripts": self.options.transcripts,
-            "clips a value": {"made": self.options.clips, "real": self.options.real_clips},
-            "perception": "an answer is right if it names the true value and no other of those asked about",
-            "sakura": "no judge: right if the answer names the true option, by a form of its text or letter, and no other",
-            "interval": "Wilson, 95 %; of means by the normal distribution; of ratios a bootstrap over clips",
-        }
+        self.report["settings"] = self._settings()
         (self.out / "table.json").write_text(json.dumps(self.report, indent=1, ensure_ascii=False) + "\n", "utf-8")
         show.write(self.report, self.out)
         return self.report
@@ -131,6 +174,9 @@ class Table:
         """All parts of one adapter."""
         say(f"{name}: loading {folder}")
         model = generation.load(self.options.model, adapter=folder, dtype=self.options.dtype or "")
+        fingerprint = self.report.setdefault("adapters", {})[name] = _fingerprint(model)
+        if self.earlier.get(name, fingerprint) != fingerprint:
+            raise ValueError(f"{self.out / 'table.json'} is of another adapter {name}: choose another --out")
         hearing = self._hearing(model)
         alone, kept = zeroed(model), self._zeroed_name(model, name)
         asked, report = self.asked, self.report
@@ -139,7 +185,7 @@ class Table:
         for who, answerer in {name: hearing, **told}.items():
             for part, module in {"perception": perception, "sakura": hops}.items():
                 if getattr(asked, part):
-                    tested = model if who == name else None
+                    tested = model if who == name or _has_lora(model) else None
                     texts = self._answers(who, part, answerer, module.MAX_NEW_TOKENS, model=tested)
                     report[part][who] = module.score(getattr(asked, part), texts)
         if asked.perception:
@@ -175,8 +221,8 @@ class Table:
 
     def _zeroed_name(self, model: Model, name: str) -> str:
         """Without LoRA all adapters with as many soft tokens are the same when these are zeroed."""
-        shape = model.ear.audio_lm.adapter
-        return f"{name} zeroed" if shape.lora_rank else f"zeroed, {shape.prompt_size} soft tokens"
+        size = model.ear.audio_lm.adapter.prompt_size
+        return f"{name} zeroed" if _has_lora(model) else f"zeroed, {size} soft tokens"
 
     def _answers(
         self,
@@ -196,12 +242,17 @@ class Table:
             answerer,
             self._folder(who, part) / "answers.jsonl",
             max_new_tokens=max_new_tokens,
-            model_name=f"{who}; {self.options.model}; {_fingerprint(model)}; transcripts {self.options.transcripts}",
+            model_name=self._about(who, model),
             user=user,
             batch_size=self.options.batch_size,
             say=lambda line: say(f"{who}, {part}: {line}"),
         )
         return {row["id"]: row["text"] for row in self._rows(who, part) if "text" in row}
+
+    def _about(self, who: str, model: Model | None) -> str:
+        """Tells whose answers these are; float32 is not named."""
+        about = f"{who}; {self.options.model}; {_fingerprint(model)}; transcripts {self.options.transcripts}"
+        return about + f"; {self.dtype}" * (self.dtype != "float32")
 
     def _rows(self, who: str, part: str) -> list[dict[str, Any]]:
         """What was answered, a question's last answer."""
@@ -217,14 +268,15 @@ class Table:
         """How far the model strays; and the one told nothing, once."""
         report, reader = self.report["divergence"], self.backbone.tongue
         questions = [question for question in self.asked.divergence if question.id in self.said]
-        if NOTHING not in report:
-            file = self._folder(NOTHING, "divergence") / "compared.jsonl"
-            rows = divergence.measure_nothing(questions, self.said, model, reader, file, _saying(NOTHING))
-            report[NOTHING] = divergence.score(questions, rows)
+        about = self._about(NOTHING, None)
+        file = self._folder(NOTHING, "divergence") / "compared.jsonl"
+        nothing = divergence.measure_nothing(questions, self.said, model, reader, file, _saying(NOTHING), about)
+        report[NOTHING] = divergence.score(questions, nothing)
         heard_by = f"{_fingerprint(model)}-transcripts-{self.options.transcripts}"
         file = self._folder(name, "divergence") / f"compared-{heard_by}.jsonl"
-        rows = divergence.measure(questions, self.said, model, reader, transcripts, file, _saying(name))
-        report[name] = divergence.score(questions, rows)
+        about = self._about(name, model)
+        rows = divergence.measure(questions, self.said, model, reader, transcripts, file, _saying(name), about)
+        report[name] = divergence.score(questions, rows, nothing)
 
 
 def say(line: str) -> None:
@@ -249,9 +301,14 @@ def _fingerprint(model: Model | None) -> str:
     if model is None:
         return "no adapter"
     digest = hashlib.blake2b(digest_size=8)
-    for leaf in jax.tree.leaves(model.ear.adapter):
+    for leaf in jax.tree.leaves((model.ear.adapter, model.tongue.model if _has_lora(model) else None)):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def _has_lora(model: Model) -> bool:
+    """Whether the adapter changes the language model too."""
+    return model.ear.audio_lm.adapter.lora_rank > 0
 
 
 def _say_what_is_clear(figures: dict[str, Figure], chance: Mapping[str, Mapping[str, float]]) -> None:
@@ -268,24 +325,34 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--model", required=True, help="the folder that `desta-jax convert` wrote")
     add("--adapter", required=True, nargs="+", metavar="NAME=FOLDER", help="exports or work directories, by name")
     add("--out", required=True, help="the folder to write")
+    add("--trained", nargs="+", default=[], metavar="NAME=RUN,RUN", help="work directories an adapter comes from")
     add("--sakura", help="a checkout of ckyang1124/SAKURA")
     add("--clips", type=int, default=20, help="made clips a value that perception is asked about (20)")
     add("--real_clips", type=int, default=60, help="real recordings a value that it is asked about (60)")
     add("--format_clips", type=int, default=24, help="clips that formats are counted on (24)")
-    add("--divergence_clips", type=int, default=8, help="clips of a kind whose answers are compared (8)")
-    add("--parts", default=",".join(PARTS), help="some of " + ",".join(PARTS))
+    add("--divergence_clips", type=int, default=16, help="clips of a kind whose answers are compared (16)")
+    add("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)}; the others stay as table.json has them")
     add("--transcripts", default="auto", choices=TRANSCRIPTS, help="auto: Whisper's; given: the corpus's; none")
     add("--batch_size", type=int, default=32, help="questions answered together (32)")
     add("--dtype", choices=("float32", "bfloat16"), help="by default float32 on a CPU, else bfloat16")
     options = parser.parse_args(arguments)
-    options.parts = [part for part in PARTS if part in options.parts.split(",")]
-    if not options.parts:
-        parser.error(f"--parts: name some of {','.join(PARTS)}")
-    pairs = [entry.partition("=") for entry in options.adapter]
-    if not all(name and folder for name, _, folder in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
-        parser.error("--adapter: write NAME=FOLDER, each with a name of its own")
-    options.adapter = {name: folder for name, _, folder in pairs}
+    named = {part.strip() for part in options.parts.split(",")}
+    if named - set(PARTS):
+        parser.error(f"--parts: name some of {','.join(PARTS)}, not {options.parts!r}")
+    options.parts = [part for part in PARTS if part in named]
+    options.adapter = _named(parser, "--adapter", options.adapter)
+    trained_on = _named(parser, "--trained", options.trained)
+    if strange := trained_on.keys() - options.adapter.keys():
+        parser.error(f"--trained: there is no adapter {', '.join(sorted(strange))}")
+    options.trained = {name: runs.split(",") for name, runs in trained_on.items()}
     return options
+
+
+def _named(parser: argparse.ArgumentParser, flag: str, entries: Sequence[str]) -> dict[str, str]:
+    pairs = [entry.partition("=") for entry in entries]
+    if not all(name and folder for name, _, folder in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
+        parser.error(f"{flag}: write NAME=FOLDER, each with a name of its own")
+    return {name: folder for name, _, folder in pairs}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,95 @@
+"""What an adapter was trained on: its runs' settings, and the clips of their records by source."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import json
+import re
+import zlib
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from held_out import REAL
+
+from desta_jax.records.read import RecordSource
+from desta_jax.records.schema import decode_text
+
+VARIED = re.compile(r"-varied-\d+\Z")
+BARRED = {5: "for testing only", 7: "not to be touched"}  # divisors of the CRC-32 of a recording's name
+
+
+def trained_on(workdirs: Sequence[str], asked: Collection[str] = ()) -> list[dict[str, Any]]:
+    """For each run its settings and, by source (the folder of a clip), how many rows about how many clips it had.
+
+    Args:
+        workdirs: of the runs, one after the other.
+        asked: clips that the table asks about: folder and file, without ending.
+
+    Raises:
+        FileNotFoundError: a run without config.json, or its records are gone.
+        ValueError: a run had a clip that is asked about, or one of SAKURA that is not for training.
+    """
+    return [_of_run(Path(workdir), asked) for workdir in workdirs]
+
+
+def licences(corpus: Path, runs: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Of each source of these runs, as CORPUS/corpus.json has it."""
+    known = json.loads((corpus / "corpus.json").read_text(encoding="utf-8"))["sources"]
+    sources = sorted({source for run in runs for source in run["sources"]})
+    if strange := [source for source in sources if source not in known]:
+        raise ValueError(f"{corpus / 'corpus.json'} has no source {', '.join(strange)}, which was trained on")
+    return {source: known[source]["licence"] for source in sources}
+
+
+def _of_run(workdir: Path, asked: Collection[str]) -> dict[str, Any]:
+    file = workdir / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: missing; --trained takes the work directories of runs")
+    config = json.loads(file.read_text(encoding="utf-8"))
+    folders = config["data"]["train"]
+    counts = {folder: clips_of(folder) for folder in folders}
+    for folder, clips in counts.items():
+        for clip in clips:
+            _check(clip, asked, f"{workdir} was trained on {clip} (in {folder})")
+    weights = config["data"]["weights"] or [1] * len(folders)
+    together = sum(counts.values(), collections.Counter())
+    return {
+        "run": workdir.name,
+        "steps": config["train"]["steps"],
+        "batch size": config["train"]["batch_size"],
+        "seed": config["seed"],
+        "records": [
+            {"folder": folder, "rows": counts[folder].total(), "weight": weight}
+            for folder, weight in zip(folders, weights, strict=True)
+        ],
+        "sources": {
+            source: {
+                "rows": sum(count for clip, count in together.items() if source_of(clip) == source),
+                "clips": sum(source_of(clip) == source for clip in together),
+            }
+            for source in sorted(set(map(source_of, together)))
+        },
+    }
+
+
+@functools.cache
+def clips_of(folder: str) -> collections.Counter[str]:
+    """How many rows of a folder of records are about each clip, by its path in the corpus."""
+    records = RecordSource(folder)
+    return collections.Counter(VARIED.sub("", decode_text(records.text(number)).id) for number in range(len(records)))
+
+
+def source_of(clip: str) -> str:
+    """`sakura` of sakura/1001_IEO.flac."""
+    return PurePosixPath(clip).parts[0]
+
+
+def _check(clip: str, asked: Collection[str], trouble: str) -> None:
+    stem = PurePosixPath(clip).stem
+    if str(PurePosixPath(clip).with_suffix("")) in asked:
+        raise ValueError(f"{trouble}, which is asked about")
+    for divisor, why in BARRED.items() if source_of(clip) == REAL else ():
+        if zlib.crc32(stem.encode()) % divisor == 0:
+            raise ValueError(f"{trouble}, which is {why}: the CRC-32 of its name is divisible by {divisor}")
