@@ -44,7 +44,7 @@ convert_to() {
         --encoder "$out/models/whisper-base" --out "$1" "${@:2}"
 }
 
-# Trains in $out/NAME, from the models or, after another run, from what that one learned.
+# Trains in $out/NAME (`runs` remembers it), from the models or, after another run, from what that one learned.
 train_on() {
     if [[ $run ]]; then
         export_to "$run" "${run}_adapter"
@@ -52,6 +52,7 @@ train_on() {
         model=${run}_model
     fi
     run=$out/$1
+    runs+=("$run")
     "$desta" train --config configs/listening.py --config.model.checkpoint="$model" --workdir "$run" \
         --config.train.steps="$2" "${@:3}"
 }
@@ -100,6 +101,7 @@ environment=${ENVIRONMENT:-.venv}
 trap farewell EXIT
 # Whole kinds of instruction that are never trained on; and questions that so small a model answers at random.
 held_out="role,scene,reply,reasoning,describe: briefly,format: style,format: data,attribute: true or false"
+held_out+=",content: continue,text task: meaning,sound: what" # as data/listening/table/divergence.py asks
 # All but the questions about one value that is heard: what hearing is learned from.
 not_heard="attribute,clips,content,describe,format,music,quality,reasoning,reply,role,scene,sound,speaker,text task"
 not_heard+=",hear: describe,hear: language guess,hear: gender guess,hear: emotion guess"
@@ -144,7 +146,7 @@ printf -v varied ",'$out/records/%s$by'" {language,gender,emotion}_varied
 IFS=, read -ra steps <<<"$lessons"
 taught=("$heard" "$heard" "$heard" "$heard$varied" "$heard$varied")
 shares=("10,5,6" "3,10,7" "4,8,8" "2,5,3,2,5,3" "2,2,2,1,9,4") # of language, sex of the voice, emotion
-model=$out/model run='' taught_so_far=lessons$by # a run's name says what it was made by: other lessons are other runs
+model=$out/model run='' runs=() taught_so_far=lessons$by # a run's name says what it was made by: other lessons are other runs
 for lesson in 1 2 3 4 5; do
     before=$run
     stage "Lesson $lesson"
@@ -157,12 +159,14 @@ if ((further)); then
     stage "Rows of every kind"
     "$python" data/listening/corpus/transcribe.py --corpus "$out/corpus" --model "$out/model"
     write_rows "$clips/recorded.jsonl" speech "$rows" "$out/rows/recorded_$rows"
-    write_rows "$clips/synthesised.jsonl" speech 1 "$out/rows/synthesised"
-    for kind in dialogue sound music; do
-        write_rows "$clips/$kind.jsonl" "$kind" 1 "$out/rows/$kind"
+    every=("$out/rows/recorded_$rows"/rows-*.jsonl)
+    for kind in synthesised dialogue sound music; do
+        [[ -s $clips/$kind.jsonl ]] || continue # no source of them
+        write_rows "$clips/$kind.jsonl" "${kind/synthesised/speech}" 1 "$out/rows/$kind"
+        every+=("$out/rows/$kind"/rows-*.jsonl)
     done
     write_rows "$out/corpus/test/speech.jsonl" speech 1 "$out/rows/validation" --limit 160
-    write_records "every_$rows" "$out"/rows/{"recorded_$rows",synthesised,dialogue,sound,music}/rows-*.jsonl
+    write_records "every_$rows" "${every[@]}"
     write_records validation "$out"/rows/validation/rows-*.jsonl
 
     stage "Training on all of them"
@@ -180,4 +184,5 @@ for each in "${last[@]}"; do export_to "$each" "${each}_adapter"; done
 
 stage "The table"
 "$python" data/listening/table/table.py --corpus "$out/corpus" --model "$out/model" --adapter "$answers=$out/adapter$by" \
-    --sakura "$sakura" --transcripts none --out "$out/table/$(basename "$run")"
+    --trained "$answers=$(IFS=, && echo "${runs[*]}")" --sakura "$sakura" --transcripts none \
+    --out "$out/table/$(basename "$run")"

@@ -3,16 +3,23 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "data" / "listening" / "table"))
+
+import divergence
+
+from desta_jax.construct.instructions import load_pool
+
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 
 STAND_IN = """#!{python}
-# Notes how it was called, and makes the folder that was asked for, with rows in it.
+# Notes how it was called, and makes the folder that was asked for, with rows in it; make.py's has what it is asked for.
 import json, pathlib, sys
 
 with open({notes!r}, "a") as notes:
@@ -21,6 +28,13 @@ flags = dict(zip(sys.argv, sys.argv[1:]))
 folder = pathlib.Path(flags.get("--out") or flags.get("--workdir") or sys.argv[-1])
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "rows-00000-of-00001.jsonl").touch()
+if sys.argv[1].endswith("make.py"):
+    (folder / "train").mkdir(exist_ok=True)
+    for kind in ("synthesised", "dialogue", "sound", "music"):
+        (folder / "train" / f"{kind}.jsonl").write_text("" if flags.get("--sources") == "sakura" else "{}")
+metadata = pathlib.Path(flags.get("--metadata", "none"))
+if metadata.is_file() and not metadata.stat().st_size:
+    sys.exit(f"{metadata}: no clips")
 """
 
 
@@ -119,6 +133,61 @@ def test_rows_of_every_kind_are_as_many_as_was_asked(listen):
     assert adapter_of(calls) == ("adapter", ["lessons_1_2_3_4_5_further_5_7_adapter"])
     (corpus,) = [call for call in calls if call[0].endswith("make.py")]
     assert flag(corpus, "--sources") == "sakura"
+
+
+@pytest.mark.parametrize(("sources", "kinds"), [("sakura", []), ("all", ["synthesised", "dialogue", "sound", "music"])])
+def test_kinds_of_clips_that_the_sources_lack_have_no_rows(listen, sources, kinds):
+    calls = listen("--lessons", "1,2,3,4,5", "--further", "5", "--sources", sources)
+    written = [folder_name(flag(call, "--out")) for call in calls if call[0] == "construct"]
+    assert written[3:] == ["recorded_4", *kinds, "validation"]
+    assert [flag(call, "--source") for call in calls if is_of(call, "synthesised")] == (
+        ["data/listening/speech.toml"] if kinds else []
+    )
+    (records,) = [call for call in calls if call[0] == "records" and folder_name(flag(call, "--out")) == "every_4"]
+    manifests = records[records.index("--manifest") + 1 : records.index("--audio_root")]
+    assert [pathlib.Path(manifest).parent.name for manifest in manifests] == ["recorded_4", *kinds]
+
+
+def is_of(call, rows):
+    return call[0] == "construct" and folder_name(flag(call, "--out")) == rows
+
+
+def test_the_table_is_told_of_every_lesson(listen):
+    table = listen("--lessons", "1,2,3,4,5", "--further", "6")[-1]
+    name, _, runs = table[table.index("--trained") + 1].partition("=")
+    assert name == "own" and [folder_name(run) for run in runs.split(",")] == [
+        "lessons_1",
+        "lessons_1_2",
+        "lessons_1_2_3",
+        "lessons_1_2_3_4",
+        "lessons_1_2_3_4_5",
+        "lessons_1_2_3_4_5_further_6_4",
+    ]
+
+
+PROBES = {  # words of the kinds of instruction that the table's divergence is measured on
+    "poem": "poems?|poetry|haiku|limerick",
+    "child": "child|children|year-old",
+    "next": "next|later|continue",
+    "title": "(?<!Which )title",  # "Which title would be polite" asks for another thing
+    "letter": "letters? to|e-?mail",
+    "advice": "advi[cs]e",
+    "film": "films?(?! for the deaf)|movies?",
+    "headline": "headlines?|news",
+}
+
+
+def test_kinds_of_instruction_that_the_table_asks_are_not_trained_on():
+    script = (LAUNCH / "listening.sh").read_text()
+    held_out = "".join(re.findall(r'^held_out\+?="(.*?)"', script, re.MULTILINE)).split(",")
+    pool = load_pool([str(LAUNCH.parent / "data/listening/instructions")]).without(held_out)
+    asked = [section for section in pool.sections if "clips>=" not in section.needs and section.needs != "Age"]
+    lines = [line for section in asked for line in section.lines]
+    assert len(lines) > 400
+    assert PROBES.keys() == divergence.INSTRUCTIONS.keys()
+    for kind, words in PROBES.items():
+        assert re.search(rf"\b({words})\b", divergence.INSTRUCTIONS[kind])
+        assert not [line for line in lines if re.search(rf"\b({words})\b", line, re.IGNORECASE)]
 
 
 @pytest.mark.parametrize(
