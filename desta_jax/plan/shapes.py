@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 
 from desta_jax.audio.load import SAMPLE_RATE
 from desta_jax.config import rows_per_step
-from desta_jax.inputs.pipeline import MULTIPLE, Shapes, training_inputs
+from desta_jax.inputs.pipeline import round_up, steps_of, training_inputs
 from desta_jax.inputs.prompt import PromptBuilder
+from desta_jax.inputs.rows import Shapes
 from desta_jax.weights.folder import ModelFolder
 
 AQA5M_SAMPLES = 4_963_845
@@ -156,7 +157,7 @@ def find_work(config: ConfigDict, models: ModelFolder | Published) -> Work:
     if here and isinstance(models, ModelFolder):
         prompts = PromptBuilder(models.tokenizer(), config.adapter.prompt_size, config.adapter.placeholder_token)
         inputs = training_inputs(config, prompts, rows_per_step=rows)
-        steps = config.train.steps or max(1, config.train.epochs * inputs.rows_per_epoch // rows)
+        steps = steps_of(config, inputs.rows_per_epoch, rows)
         return Work(inputs.shapes, steps, inputs.samples_per_epoch, ())
     return _assumed(config, rows)
 
@@ -169,16 +170,12 @@ def _assumed(config: ConfigDict, rows: int) -> Work:
         raise ValueError(
             f"data.row_length: {tokens} tokens leave no room beside the {soft} soft ones of data.clips_per_row {clips}"
         )
-    shapes = Shapes(rows, clips, data.audio_seconds * SAMPLE_RATE, _round_up(tokens), _round_up(tokens - soft))
-    steps = config.train.steps or config.train.epochs * AQA5M_SAMPLES // (rows * clips)
+    shapes = Shapes(rows, clips, data.audio_seconds * SAMPLE_RATE, round_up(tokens), round_up(tokens - soft))
+    steps = steps_of(config, AQA5M_SAMPLES, rows * clips)
     assumptions = [
         f"the records are not read: rows of {shapes.tokens} tokens, one clip a sample, and every token after the soft "
         f"ones may be a label ({shapes.labels})",
     ]
     if not config.train.steps:
         assumptions.append(f"an epoch is DeSTA-AQA5M's {AQA5M_SAMPLES:,} samples")
-    return Work(shapes, max(1, steps), AQA5M_SAMPLES, tuple(assumptions))
-
-
-def _round_up(length: int) -> int:
-    return -(-length // MULTIPLE) * MULTIPLE
+    return Work(shapes, steps, AQA5M_SAMPLES, tuple(assumptions))

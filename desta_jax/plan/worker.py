@@ -22,7 +22,7 @@ from jax.experimental import topologies
 
 from desta_jax import sharding
 from desta_jax.config import check_rows, from_json
-from desta_jax.inputs.pipeline import Shapes
+from desta_jax.inputs.rows import Shapes
 from desta_jax.plan.program import bytes_by_part, lower_step, whole_leaves
 from desta_jax.plan.shapes import Published
 from desta_jax.training.run import make_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,10 @@ from desta_jax.training.step import TrainState
 from desta_jax.tree import Tree, differences, flatten
 from desta_jax.weights.trained import FOLDER, find_step
 
+CONFIG = "config.json"
+"""In the work directory: the run's config."""
 SAMPLES = "samples.json"
-"""In the work directory: which samples the run goes through, in how many steps, beside which models."""
+"""Likewise: which samples the run goes through, in how many steps, beside which models."""
 
 
 @contextlib.contextmanager
@@ -172,13 +174,6 @@ def from_dict(tree: Tree, like: TrainState) -> TrainState:
     return TrainState(tree["step"], tree["skipped"], tree["adapter"], optimizer)
 
 
-def write_config(workdir: str, text: str, name: str = "config.json") -> None:
-    """Leaves the run's config, or another of its settings, beside its checkpoints."""
-    path = epath.Path(workdir) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text)  # other processes may be reading it
-
-
 def begun(workdir: str) -> bool:
     """Whether a run has saved anything here: until then it may begin again, with another config or other samples."""
     try:
@@ -190,7 +185,7 @@ def begun(workdir: str) -> bool:
 def changed_keys(workdir: str, config: dict) -> dict[str, tuple]:
     """Keys whose value differs from the config that the work directory keeps, with both values. A key that is younger
     than the work directory had its default there."""
-    path = epath.Path(workdir) / "config.json"
+    path = epath.Path(workdir) / CONFIG
     if not path.exists():
         return {}
     before, now = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(config)))
@@ -199,32 +194,31 @@ def changed_keys(workdir: str, config: dict) -> dict[str, tuple]:
     return {key: (before.get(key), now.get(key)) for key in {*before, *now} if before.get(key) != now.get(key)}
 
 
-def check_samples(workdir: str, fingerprint: str, steps: int, model: str | None = None) -> str:
-    """What stands in the work directory of the samples that a run goes through, of how many steps, and of its model;
-    as text.
+def check_samples(workdir: str, now: Mapping[str, str | int]) -> None:
+    """A run goes on with the samples, the steps and the models that it began with.
 
     Args:
-        model: of the frozen models, their identity; None where it is not known yet.
+        workdir: of the run; holds SAMPLES.
+        now: `fingerprint` of the samples, `steps` through them, and `model`, the frozen models' identity, once it is
+            known.
 
     Raises:
         ValueError: the run began with others: it would repeat some samples and leave out others without a word, or
             its adapter would go on beside models that it does not know.
     """
     path = epath.Path(workdir) / SAMPLES
-    now = {"fingerprint": fingerprint, "steps": steps, "model": model}
     before = json.loads(path.read_text()) if path.exists() and begun(workdir) else now
-    if model and before.get("model", model) != model:
+    if "model" in before and before["model"] != now.get("model", before["model"]):
         raise ValueError(
             f"model.checkpoint: these are not the frozen models that {workdir} began with. Give it back those it had, "
             f"wherever they lie now; or delete {path}, and the run goes on with those of now"
         )
-    if (before["fingerprint"], before["steps"]) != (fingerprint, steps):
+    if any(before[key] != now[key] for key in ("fingerprint", "steps")):
         raise ValueError(
-            f"data.train: these are not the samples that {workdir} began with ({before['steps']} steps then, {steps} "
-            f"now). Give it back the records it had, readable or not; or delete {path}, and the run goes on with those "
-            "of now: some samples it may hear twice, others never"
+            f"data.train: these are not the samples that {workdir} began with ({before['steps']} steps then, "
+            f"{now['steps']} now). Give it back the records it had, readable or not; or delete {path}, and the run "
+            "goes on with those of now: some samples it may hear twice, others never"
         )
-    return json.dumps(now)
 
 
 def _find(tree, kind: type):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
+import json
 import signal
-from collections.abc import Callable
 from contextlib import contextmanager
 
 import jax
-import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from desta_jax import distributed, sharding
 from desta_jax.config import to_json
+from desta_jax.files import write_whole
 from desta_jax.programs import keep_programs
 from desta_jax.training import checkpoint
+from desta_jax.training.examine import Answers, Scores, Scoring, Validation, due
 from desta_jax.training.goodput import Account, now
 from desta_jax.training.heartbeat import Heartbeat, last_seen
 from desta_jax.training.metrics import Journal
@@ -25,11 +26,11 @@ from desta_jax.training.run import Run, assemble, describe, first_adapter, ident
 from desta_jax.training.standardize import standardized
 from desta_jax.training.step import (
     TrainState,
+    abstract_state,
     compile_step,
     configured_step,
     init_state,
     matmul_precision,
-    mean_loss,
     state_shardings,
 )
 from desta_jax.training.watch import Watch
@@ -39,10 +40,6 @@ COMPLETE, STOPPED = 0, 75  # exit statuses: done; stopped by a signal after savi
 MAY_CHANGE = ("mesh.", "remat", "checkpoint.", "evaluate.", "log.", "profile.", "stall.", "data.threads",
               "data.workers", "data.prefetch", "data.validation", "model.", "train.max_skipped_steps")  # fmt: skip
 """Keys that a resumed run may be given anew: they change no number, or only what is logged."""
-
-Stop = Callable[[], bool]
-Answers = Callable[[Run, Tree, Tree], list[dict]]
-Scores = Callable[[Run, Tree, Tree, int], dict[str, float]]
 
 
 def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None, scores: Scores | None = None) -> int:
@@ -68,7 +65,8 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None, s
         checkpoint.check_shared(workdir)
         check_resumable(config, workdir)
         run = assemble(config, workdir)
-        checkpoint.check_samples(workdir, run.inputs.fingerprint, run.steps)
+        samples = {"fingerprint": run.inputs.fingerprint, "steps": run.steps}
+        checkpoint.check_samples(workdir, samples)
         check_can_answer(config)
         checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
         start, others = checkpoints.newest() or 0, jax.process_index() != 0
@@ -81,12 +79,12 @@ def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None, s
         try:
             with jax.set_mesh(run.mesh), matmul_precision(config), heart, watch:
                 frozen = load_frozen(run)
-                model = identity(run, frozen)
-                samples = checkpoint.check_samples(workdir, run.inputs.fingerprint, run.steps, model)
+                samples["model"] = identity(run, frozen)
+                checkpoint.check_samples(workdir, samples)
                 state = restore_or_start(run, frozen, checkpoints)
                 if not others:
-                    checkpoint.write_config(workdir, to_json(config))
-                    checkpoint.write_config(workdir, samples, checkpoint.SAMPLES)
+                    write_whole(epath.Path(workdir) / checkpoint.CONFIG, to_json(config))  # others may be reading it
+                    write_whole(epath.Path(workdir) / checkpoint.SAMPLES, json.dumps(samples))
                 journal.say(describe(run, frozen, state.adapter))
                 if counted and account.starts > 1:
                     journal.say(account.table())
@@ -132,7 +130,7 @@ def iterate(run, state, frozen, checkpoints, journal, watch, profiler, stop, val
             watch(done, metrics, began)
             last = done == run.steps
             stopped = stop()
-            validate_now = last or not stopped and _due(done, config.evaluate.every_steps)
+            validate_now = last or not stopped and due(done, config.evaluate.every_steps)
             loss = None
             if validate_now:
                 watch.settle()
@@ -143,7 +141,7 @@ def iterate(run, state, frozen, checkpoints, journal, watch, profiler, stop, val
                         save()
                     raise
                 stopped = stop()
-            if last or stopped or _due(done, config.checkpoint.every_steps):
+            if last or stopped or due(done, config.checkpoint.every_steps):
                 save(loss)
             if validate_now and not stopped:
                 validate.show(done, state.adapter)
@@ -181,13 +179,7 @@ def restore_or_start(run: Run, frozen: Tree, checkpoints: checkpoint.Checkpoints
             adapter = standardized(run, frozen, adapter)
         state = init_state(adapter, run.optimizer)
         return jax.device_put(state, state_shardings(state, run.mesh))
-    like = jax.eval_shape(lambda adapter: init_state(adapter, run.optimizer), run.model.abstract_adapter())
-    like = jax.tree.map(
-        lambda leaf, placed: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed),
-        like,
-        state_shardings(like, run.mesh),
-    )
-    return checkpoints.restore(newest, like)
+    return checkpoints.restore(newest, abstract_state(run.model, run.optimizer, run.mesh))
 
 
 def check_resumable(config: ConfigDict, workdir: str) -> None:
@@ -200,65 +192,6 @@ def check_resumable(config: ConfigDict, workdir: str) -> None:
             f"{workdir} holds a run with another config; give it back its values or take another --workdir:\n  "
             + "\n  ".join(lines)
         )
-
-
-class Validation:
-    """Mean loss over the validation samples, the same ones each time, without dropout; and what is answered to some of
-    them, which is asked for apart: it is for people to read, and the state is saved before."""
-
-    def __init__(self, run: Run, frozen: Tree, journal: Journal, watch: Watch, stop: Stop, answers: Answers | None):
-        self._run, self._frozen, self._journal, self._watch = run, frozen, journal, watch
-        self._stop, self._answers = stop, answers
-        self._loss = jax.jit(functools.partial(mean_loss, run.model))
-
-    def loss(self, step: int, adapter: Tree) -> float | None:
-        """The loss (nats a label token), written to the journal; None without validation data, and where a signal cut
-        it short."""
-        if self._run.validation is None:
-            return None
-        with self._watch.aside("evaluation"):
-            mean, count = self._mean(adapter)
-            if mean is not None:
-                self._journal.validation(step, mean, count)
-        return mean if mean is not None and np.isfinite(mean) else None
-
-    def show(self, step: int, adapter: Tree) -> None:
-        """Writes some answers to the journal, where one process can give them."""
-        settings = self._run.config.evaluate
-        if self._run.validation is None or not self._answers or not settings.samples or jax.process_count() > 1:
-            return
-        with self._watch.aside("evaluation"), jax.transfer_guard("allow"):
-            self._journal.answers(step, self._answers(self._run, self._frozen, adapter))
-
-    def _mean(self, adapter: Tree) -> tuple[float | None, int]:
-        """Over all label tokens, and how many there are; None where a signal came."""
-        run = self._run
-        rows, total, count = run.validation.shapes.rows, 0.0, 0
-        for batch in run.validation.batches(0, sharding.local_rows(run.mesh, rows)):
-            if self._stop():
-                return None, count
-            placed = sharding.put_batch(batch, run.mesh, rows)
-            loss, labels = (value.item() for value in jax.device_get(self._loss(adapter, self._frozen, placed)))
-            total, count = total + loss * labels, count + labels
-            self._watch.alive()
-        return total / max(1, count), count
-
-
-class Scoring:
-    """Figures on benchmarks while the run goes on."""
-
-    def __init__(self, run: Run, frozen: Tree, journal: Journal, watch: Watch, scores: Scores | None):
-        self._run, self._frozen, self._journal, self._watch, self._scores = run, frozen, journal, watch, scores
-
-    def is_due(self, step: int) -> bool:
-        """Whether the benchmarks are taken after this step."""
-        evaluate = self._run.config.evaluate
-        due = step == self._run.steps or _due(step, evaluate.benchmark_every_steps)
-        return bool(due and self._scores and evaluate.benchmarks)
-
-    def __call__(self, step: int, adapter: Tree) -> None:
-        with self._watch.aside("evaluation"), self._watch.unhurried(), jax.transfer_guard("allow"):
-            self._journal.scores(step, self._scores(self._run, self._frozen, adapter, step))
 
 
 @contextmanager
@@ -291,7 +224,3 @@ def stop_on_signal():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0

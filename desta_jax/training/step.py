@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32
 from ml_collections import ConfigDict
 
@@ -37,6 +37,16 @@ class TrainState:
 def init_state(adapter: Tree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before step 0."""
     return TrainState(jnp.int32(0), jnp.int32(0), adapter, optimizer.init(adapter))
+
+
+def abstract_state(model: AudioLM, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes and dtypes of the state with their shardings: what a checkpoint is restored into."""
+    state = jax.eval_shape(lambda adapter: init_state(adapter, optimizer), model.abstract_adapter())
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        state,
+        state_shardings(state, mesh),
+    )
 
 
 def mean_loss(model: AudioLM, adapter: Tree, frozen: Tree, batch: Batch) -> tuple[Float[Array, ""], Int32[Array, ""]]:
@@ -150,7 +160,7 @@ def matmul_precision(config: ConfigDict):
 def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
     """Adam's moments lie where their parameters lie; counters are whole on every device."""
     adapter = sharding.parameter_shardings(state.adapter, mesh)
-    whole = NamedSharding(mesh, jax.sharding.PartitionSpec())
+    whole = sharding.replicated(mesh)
     structure = jax.tree.structure(state.adapter)
 
     def like_adapter(node):

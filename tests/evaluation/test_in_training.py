@@ -10,7 +10,7 @@ from desta_jax.config import make_config, to_json
 from desta_jax.evaluation import in_training, run
 from desta_jax.evaluation.in_training import Examiner, held_out
 from desta_jax.records.write import write_records
-from desta_jax.training.checkpoint import Checkpoints, write_config
+from desta_jax.training.checkpoint import Checkpoints
 from desta_jax.training.run import assemble, first_adapter, load_frozen
 from desta_jax.training.step import init_state
 
@@ -73,7 +73,7 @@ def begun(config_of, tmp_path, mmau, monkeypatch):
     checkpoints = Checkpoints(str(tmp_path), keep=1)
     checkpoints.save(1, init_state(adapter, made.optimizer))
     checkpoints.close()
-    write_config(str(tmp_path), to_json(config))
+    (tmp_path / "config.json").write_text(to_json(config))
     return made, load_frozen(made), adapter, Examiner(config, str(tmp_path))
 
 

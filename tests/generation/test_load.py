@@ -44,7 +44,7 @@ def test_a_work_directory_is_a_model_and_an_adapter(made, adapters, tmp_path):
     adapter = {"num_layers": 1, "prompt_size": 4, "tap_layers": (0, 1), "placeholder_token": "<|spare|>"}
     changes = {f"adapter.{name}": value for name, value in adapter.items()}
     config = make_config(changes | {"model.checkpoint": str(made["llama"].folder), "data.audio_seconds": 4})
-    checkpoint.write_config(str(tmp_path), to_json(config))
+    (tmp_path / "config.json").write_text(to_json(config))
     checkpoints, optimizer = checkpoint.Checkpoints(str(tmp_path), keep=2), optax.adam(0.1)
     older = jax.tree.map(lambda x: x + 1, adapters)
     for step, adapter in ((3, older), (5, adapters)):
@@ -64,7 +64,7 @@ def test_a_work_directory_is_a_model_and_an_adapter(made, adapters, tmp_path):
 def test_a_work_directory_whose_models_have_moved_says_how_to_name_them(tmp_path):
     workdir, moved = tmp_path / "run", tmp_path / "models"
     (workdir / "checkpoints").mkdir(parents=True)
-    checkpoint.write_config(str(workdir), to_json(make_config({"model.checkpoint": str(moved)})))
+    (workdir / "config.json").write_text(to_json(make_config({"model.checkpoint": str(moved)})))
     remedy = f"{moved} is no converted folder.* {workdir}'s config names it.* as --model and {workdir} as --adapter"
     with pytest.raises(ValueError, match=remedy):
         load(workdir)

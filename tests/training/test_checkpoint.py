@@ -9,7 +9,7 @@ import pytest
 from jax.experimental import multihost_utils
 
 from desta_jax.config import make_config
-from desta_jax.training.checkpoint import Checkpoints, changed_keys, write_config
+from desta_jax.training.checkpoint import Checkpoints, changed_keys
 from desta_jax.training.optimizer import make_optimizer
 from desta_jax.training.step import init_state
 from desta_jax.weights.trained import read_trained
@@ -143,11 +143,11 @@ def test_a_damaged_one_is_named_and_the_one_before_it_helps(two, damage):
 
 def test_changed_keys_are_those_that_differ(tmp_path):
     assert changed_keys(str(tmp_path), {"a": 1}) == {}
-    write_config(str(tmp_path), '{"a": {"b": 1, "c": [1, 2]}}')
+    (tmp_path / "config.json").write_text('{"a": {"b": 1, "c": [1, 2]}}')
     assert changed_keys(str(tmp_path), {"a": {"b": 2, "c": (1, 2)}}) == {"a.b": (1, 2)}
 
 
 def test_a_key_that_is_younger_than_the_run_had_its_default(tmp_path):
-    write_config(str(tmp_path), '{"seed": 42}')
+    (tmp_path / "config.json").write_text('{"seed": 42}')
     assert changed_keys(str(tmp_path), {"seed": 42, "adapter": {"dropout": 0.1}}) == {}
     assert changed_keys(str(tmp_path), {"seed": 42, "adapter": {"dropout": 0.2}}) == {"adapter.dropout": (0.1, 0.2)}

@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from desta_jax.config import make_config
 from desta_jax.training import profiler
-from desta_jax.training.checkpoint import changed_keys, write_config
+from desta_jax.training.checkpoint import changed_keys
 from desta_jax.training.goodput import Account
 from desta_jax.training.heartbeat import Heartbeat, last_seen
 from desta_jax.training.json_lines import JsonLines, read_json_lines
@@ -57,7 +57,7 @@ def test_lines_are_in_the_bucket_when_the_file_is_flushed(bucket):
 
 def test_a_run_in_a_bucket_keeps_config_account_journal_and_heartbeat(bucket):
     config = make_config({"log.tensorboard": False})
-    write_config(WORKDIR, json.dumps(config.to_dict()))
+    (epath.Path(WORKDIR) / "config.json").write_text(json.dumps(config.to_dict()))
     assert changed_keys(WORKDIR, config.to_dict()) == {}
     account = Account(WORKDIR, step=0, began=1000.0, last_seen=last_seen(WORKDIR))
     account.spend("step", 1010.0)
