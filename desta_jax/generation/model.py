@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
 
-from desta_jax.audio.load import SAMPLE_RATE, load_audio
-from desta_jax.audio.vad import has_speech
+from desta_jax.generation.clips import Listening, open_clips
 from desta_jax.generation.decode import NOTHING
 from desta_jax.generation.listen import Ear, Heard
 from desta_jax.generation.sampling import DEFAULT, Sampling
 from desta_jax.generation.talk import Talk, Tongue, Wish
-from desta_jax.inputs.prompt import MARKERS, Prompt, PromptBuilder, is_text
+from desta_jax.inputs.prompt import Prompt, PromptBuilder
 from desta_jax.records.rows import AUDIO_LOCATOR, NO_SPEECH
 
 TRANSCRIPTS = ("auto", "given")
@@ -57,16 +54,6 @@ class Answer:
     error: str | None = None
     timings: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Seconds of its whole batch: `load`, `listen`, `answer`."""
-
-
-@dataclasses.dataclass
-class _Listening:
-    """A request on its way to a prompt."""
-
-    messages: list[dict[str, Any]]
-    clips: list[np.ndarray]
-    texts: list[str | None]
-    """None where Whisper shall write down what is said."""
 
 
 class Model:
@@ -195,35 +182,23 @@ class Model:
                 shown = len(text)
         yield self.tokenizer.decode(said, skip_special_tokens=True)[shown:]
 
-    def attend_to(self, messages: Messages, transcripts: str, long_audio: str) -> _Listening:
+    def attend_to(self, messages: Messages, transcripts: str, long_audio: str) -> Listening:
         """Loads a request's clips and sees which have speech.
 
         Raises:
             ValueError, FileNotFoundError: what is wrong with a message or a clip, and with which.
         """
         self._check(messages)
-        listening = _Listening([], [], [])
-        for message in messages:
-            message = dict(message)
-            spans = []
-            for clip in message.get("audios") or ():
-                windows, texts = self._windows(clip, transcripts, long_audio)
-                listening.clips += windows
-                listening.texts += texts
-                spans.append(len(windows))
-            message["content"] = _repeat_locators(message["content"], self.prompts.audio_locator, spans)
-            message["audios"] = [{"audio": "", "text": None}] * sum(spans)
-            listening.messages.append(message)
-        return listening
+        return open_clips(messages, self.prompts.audio_locator, self.ear.seconds, transcripts, long_audio)
 
-    def listen(self, listening: Sequence[_Listening | Exception]) -> list[list[Heard]]:
+    def listen(self, listening: Sequence[Listening | Exception]) -> list[list[Heard]]:
         """The clips of all requests, heard together."""
         good = [item for item in listening if not isinstance(item, Exception)]
         clips = [clip for item in good for clip in item.clips]
         heard = iter(self.ear.listen(clips, [text is None for item in good for text in item.texts]))
         return [[] if isinstance(item, Exception) else [next(heard) for _ in item.clips] for item in listening]
 
-    def wish(self, request: Request, listening: _Listening, heard: list[Heard]) -> tuple[Wish, tuple[str, ...]]:
+    def wish(self, request: Request, listening: Listening, heard: list[Heard]) -> tuple[Wish, tuple[str, ...]]:
         """What to ask of the language model, and the transcripts in it."""
         transcripts = tuple(
             ears.transcript if text is None else text for text, ears in zip(listening.texts, heard, strict=True)
@@ -254,36 +229,6 @@ class Model:
             )
         return min(asked, room)
 
-    def _windows(
-        self, clip: Mapping[str, Any], transcripts: str, long_audio: str
-    ) -> tuple[list[Float[np.ndarray, " samples"]], list[str | None]]:
-        """What is heard of a clip, and the transcript of each part, None where Whisper shall write it."""
-        source, text = clip.get("audio"), clip.get("text")
-        if text is not None and not is_text(text):
-            raise ValueError(f'the clip {source!r}: "text" must be a transcript or null, got {text!r}')
-        if transcripts == "given" and text is None:
-            raise ValueError(f'the clip {source!r} has no "text"; give its transcript, or take transcripts "auto"')
-        samples = _samples(source)
-        window = self.ear.seconds * SAMPLE_RATE
-        if long_audio == "windows" and len(samples) > window:
-            parts = [samples[start : start + window] for start in range(0, len(samples), window)]
-            if text is None:
-                return parts, [self._text(part, None, transcripts) for part in parts]
-            text = self._text(samples, text, transcripts)  # of the whole clip: it may begin with silence
-            return parts, [text, *[text if text == NO_SPEECH else ""] * (len(parts) - 1)]
-        if len(samples) > window:
-            warnings.warn(
-                f"{source if isinstance(source, str) else 'a clip'}: {len(samples) / SAMPLE_RATE:.0f} s long, only the"
-                f' first {self.ear.seconds} s are heard; long_audio "windows" hears all of it',
-                stacklevel=2,
-            )
-        return [samples[:window]], [self._text(samples, text, transcripts)]
-
-    @staticmethod
-    def _text(samples: Float[np.ndarray, " samples"], text: str | None, transcripts: str) -> str | None:
-        """As the reference: without speech, " " even where a text was given; with it, the text if there is one."""
-        return text if transcripts == "given" or has_speech(samples) else NO_SPEECH
-
     def _finished(self, wish: Wish, transcripts: tuple[str, ...], tokens: list[int], timings) -> Answer:
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return Answer(text, tuple(tokens), transcripts, len(wish.prompt.tokens), None, timings)
@@ -300,30 +245,9 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{name}: must be one of {', '.join(choices)}, got {value!r}")
 
 
-def _samples(source: Any) -> Float[np.ndarray, " samples"]:
-    if isinstance(source, np.ndarray):
-        if source.ndim != 1 or not len(source) or not np.issubdtype(source.dtype, np.floating):
-            raise ValueError(
-                f"a clip given as an array must be float samples at 16 kHz, got {source.dtype} {source.shape}"
-            )
-        samples = source.astype(np.float32)
-        if not np.isfinite(samples).all():
-            raise ValueError("a clip given as an array holds NaN or infinite samples")
-        return samples
-    if not isinstance(source, (str, bytes, os.PathLike)):
-        raise ValueError(f'"audio" must name a file, got {source!r}')
-    return load_audio(source)
-
-
 def _attempt(function, *arguments):
     """What the function returns, or the error that is the request's own fault."""
     try:
         return function(*arguments)
     except (ValueError, OSError) as error:
         return error
-
-
-def _repeat_locators(content: str, locator: str, times: Sequence[int]) -> str:
-    """The text with each locator as often as its clip has windows, and without markers: a prompt gets its own."""
-    first, *rest = content.replace(locator.join(MARKERS), locator).split(locator)
-    return first + "".join(locator * count + text for count, text in zip(times, rest, strict=True))
