@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from desta_jax import sharding, tree
 from desta_jax.config import DTYPES, from_json
@@ -25,7 +27,7 @@ from desta_jax.machine import default_dtype
 from desta_jax.models.audio_lm import AudioLM
 from desta_jax.models.decoder import DecoderLayer
 from desta_jax.models.layers import LayerNorm, RMSNorm, to_tree, with_tree
-from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape, tap_layers_for
+from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape
 from desta_jax.models.whisper import EPSILON
 from desta_jax.models.whisper_decoder import WhisperDecoder, WhisperDecoderLayer
 from desta_jax.programs import keep_programs
@@ -33,6 +35,32 @@ from desta_jax.tree import Tree
 from desta_jax.weights.adapter import read_adapter
 from desta_jax.weights.folder import ModelFolder
 from desta_jax.weights.trained import FOLDER, find_step, read_trained
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """What an adapter was trained with."""
+
+    shape: AdapterShape
+    placeholder_token: str
+    audio_seconds: int
+    audio_locator: str = AUDIO_LOCATOR
+
+    @classmethod
+    def of_reference(cls, config: Mapping[str, Any], whisper: WhisperShape) -> _Settings:
+        """From the config.json of an export or of the PyTorch reference."""
+        return cls(
+            AdapterShape.of_reference(config, whisper.encoder_layers),
+            config["placeholder_token"],
+            int(config.get("audio_seconds", WHISPER_SECONDS)),
+            config.get("audio_locator", AUDIO_LOCATOR),
+        )
+
+    @classmethod
+    def of_run(cls, config: ConfigDict, whisper: WhisperShape) -> _Settings:
+        """From the config of a training run, whose adapter `read_trained` gives as one that standardises nothing."""
+        shape = dataclasses.replace(AdapterShape.of_run(config.adapter, whisper.encoder_layers), standardize=False)
+        return cls(shape, config.adapter.placeholder_token, config.data.audio_seconds)
 
 
 def load(
@@ -63,25 +91,30 @@ def load(
     """
     if cache_programs:
         keep_programs()
-    dtype = dtype or default_dtype()
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
+    dtype = compute_dtype(dtype)
     mesh = mesh or sharding.make_mesh(devices=jax.local_devices()[:1])
     folder, adapter = _find(epath.Path(folder), None if adapter is None else epath.Path(adapter))
     whisper, decoder = WhisperShape.from_hf(folder.whisper_config), DecoderShape.from_hf(folder.llm_config)
     trained, settings = _read_adapter(folder, adapter, step, whisper, decoder)
-    audio_lm = AudioLM(whisper, decoder, settings["shape"], jnp.dtype(dtype))
+    audio_lm = AudioLM(whisper, decoder, settings.shape, dtype)
     if differences := tree.differences(trained, audio_lm.abstract_adapter()):
         raise ValueError(f"{adapter or folder.path}: the adapter does not fit:\n  " + "\n  ".join(differences))
-    tokenizer = folder.tokenizer()
     prompts = PromptBuilder(
-        tokenizer, settings["shape"].prompt_size, settings["placeholder_token"], settings["audio_locator"]
+        folder.tokenizer(), settings.shape.prompt_size, settings.placeholder_token, settings.audio_locator
     )
     frozen = sharding.placed(audio_lm.abstract_frozen(), mesh)
     frozen = {part: folder.restore(part, frozen[part]) for part in ("encoder", "lm")}
     transcriber = restore_transcriber(folder, whisper, audio_lm.dtype, mesh)
-    seconds = settings["audio_seconds"]
-    return assemble(folder, audio_lm, frozen, _put(trained, mesh), transcriber, prompts, mesh, seconds, keep=False)
+    trained, seconds = _put(trained, mesh), settings.audio_seconds
+    return assemble(folder, audio_lm, frozen, trained, transcriber, prompts, mesh, seconds, keep=False)
+
+
+def compute_dtype(asked: str = "") -> jnp.dtype:
+    """What a model computes in: what is asked for, else this machine's default; raises ValueError for another."""
+    name = asked or default_dtype()
+    if name not in DTYPES:
+        raise ValueError(f"dtype: {name!r} is none of {', '.join(DTYPES)}")
+    return jnp.dtype(name)
 
 
 def chosen_step(
@@ -150,7 +183,7 @@ def _find(folder: epath.Path, adapter: epath.Path | None) -> tuple[ModelFolder, 
 
 def _read_adapter(
     folder: ModelFolder, adapter: epath.Path | None, step: int | None, whisper: WhisperShape, decoder: DecoderShape
-) -> tuple[Tree, dict[str, Any]]:
+) -> tuple[Tree, _Settings]:
     """The adapter tree, float32 NumPy, and its settings."""
     if step is not None and not (adapter and (adapter / FOLDER).exists()):
         raise ValueError(f"step: {adapter or folder.path} is no work directory, it has no checkpoints to choose from")
@@ -159,52 +192,17 @@ def _read_adapter(
             raise ValueError(
                 f"{folder.path} has no adapter: name a work directory, an export or a folder of the PyTorch reference"
             )
-        settings = _reference_settings(folder.adapter_config, whisper)
-        shapes = AudioLM(whisper, decoder, settings["shape"]).abstract_adapter()
+        settings = _Settings.of_reference(folder.adapter_config, whisper)
+        shapes = AudioLM(whisper, decoder, settings.shape).abstract_adapter()
         return jax.device_get(folder.restore("adapter", shapes)), settings
     if (adapter / FOLDER).exists():
-        config = _run_config(adapter)
-        return read_trained(str(adapter), step)[1], _run_settings(config, whisper)
+        settings = _Settings.of_run(_run_config(adapter), whisper)
+        return read_trained(str(adapter), step)[1], settings
     trained, config = read_adapter(adapter, encoder=whisper, lm=decoder)
-    return trained, _reference_settings(config, whisper)
+    return trained, _Settings.of_reference(config, whisper)
 
 
-def _reference_settings(config: Mapping[str, Any], whisper: WhisperShape) -> dict[str, Any]:
-    """From the config.json of an export or of the PyTorch reference."""
-    shape = AdapterShape(
-        num_layers=config["qformer_num_hidden_layers"],
-        prompt_size=config["prompt_size"],
-        tap_layers=tap_layers_for(whisper.encoder_layers, tuple(config.get("target_layer_ids") or ())),
-        lora_rank=int(config.get("lora_rank") or (16 if config.get("use_lora") else 0)),
-        lora_alpha=float(config.get("lora_alpha", 16.0)),
-    )
-    return {
-        "shape": shape,
-        "placeholder_token": config["placeholder_token"],
-        "audio_locator": config.get("audio_locator", AUDIO_LOCATOR),
-        "audio_seconds": int(config.get("audio_seconds", WHISPER_SECONDS)),
-    }
-
-
-def _run_settings(config, whisper: WhisperShape) -> dict[str, Any]:
-    """From the config of a training run."""
-    settings = config.adapter
-    shape = AdapterShape(
-        num_layers=settings.num_layers,
-        prompt_size=settings.prompt_size,
-        tap_layers=tap_layers_for(whisper.encoder_layers, settings.tap_layers),
-        lora_rank=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-    )
-    return {
-        "shape": shape,
-        "placeholder_token": settings.placeholder_token,
-        "audio_locator": AUDIO_LOCATOR,
-        "audio_seconds": config.data.audio_seconds,
-    }
-
-
-def _run_config(workdir: epath.Path):
+def _run_config(workdir: epath.Path) -> ConfigDict:
     return from_json((workdir / "config.json").read_text())
 
 

@@ -9,17 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from desta_jax import sharding
 from desta_jax.audio.mel import log_mel
 from desta_jax.generation.listen import WHISPER_SECONDS, lay_out
-from desta_jax.generation.load import restore_transcriber
+from desta_jax.generation.load import compute_dtype, restore_transcriber
 from desta_jax.generation.talk import row_bucket
 from desta_jax.generation.transcribe import Transcriber
-from desta_jax.machine import default_dtype
 from desta_jax.models.audio_lm import AudioLM
 from desta_jax.models.shapes import NO_ADAPTER, DecoderShape, WhisperShape
 from desta_jax.programs import keep_programs
@@ -55,11 +53,11 @@ def load_whisper(folder: str | os.PathLike, *, dtype: str = "", cache_programs: 
         cache_programs: as for generation.load.
 
     Raises:
-        ValueError, FileNotFoundError: what is missing in the folder.
+        ValueError, FileNotFoundError: what is missing in the folder, or a dtype that is none of these.
     """
     if cache_programs:
         keep_programs()
-    dtype = jnp.dtype(dtype or default_dtype())
+    dtype = compute_dtype(dtype)
     opened = ModelFolder(folder)
     shape = WhisperShape.from_hf(opened.whisper_config)
     audio_lm = AudioLM(shape, DecoderShape.from_hf(opened.llm_config), NO_ADAPTER, dtype)

@@ -6,8 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 REFERENCE_TAPS = {4: (0, 1, 2, 3), 6: (1, 2, 3, 5), 12: (2, 5, 8, 11), 24: (5, 11, 17, 23), 32: (7, 15, 23, 31)}
 """Tapped layers by encoder depth: the reference's for tiny, small, medium and large-v3; base (6) is ours."""
+
+REFERENCE_LORA = {"lora_rank": 16, "lora_alpha": 16.0, "lora_dropout": 0.1}
+"""In the reference's code, not in its config.json."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +132,32 @@ class AdapterShape:
     standardize: bool = False
     """Whether the connector standardises the encoder's frames first: in training only, for an export has that folded
     into its weights."""
+
+    @classmethod
+    def of_run(cls, settings: ConfigDict, encoder_layers: int) -> AdapterShape:
+        """As the `adapter` part of a run's config describes it."""
+        return cls(
+            num_layers=settings.num_layers,
+            prompt_size=settings.prompt_size,
+            tap_layers=tap_layers_for(encoder_layers, settings.tap_layers),
+            dropout=settings.dropout,
+            lora_rank=settings.lora_rank,
+            lora_alpha=settings.lora_alpha,
+            lora_dropout=settings.lora_dropout,
+            standardize=settings.standardize_clips > 0,
+        )
+
+    @classmethod
+    def of_reference(cls, config: Mapping[str, Any], encoder_layers: int) -> AdapterShape:
+        """As the config.json of an export, or of the PyTorch reference, describes it."""
+        rank = config.get("lora_rank") or (REFERENCE_LORA["lora_rank"] if config.get("use_lora") else 0)
+        return cls(
+            num_layers=config["qformer_num_hidden_layers"],
+            prompt_size=config["prompt_size"],
+            tap_layers=tap_layers_for(encoder_layers, tuple(config.get("target_layer_ids") or ())),
+            lora_rank=int(rank),
+            lora_alpha=float(config.get("lora_alpha", REFERENCE_LORA["lora_alpha"])),
+        )
 
 
 NO_ADAPTER = AdapterShape(num_layers=0, prompt_size=1, tap_layers=())  # where a part of the model works by itself

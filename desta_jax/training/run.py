@@ -77,17 +77,8 @@ def assemble(config: ConfigDict, workdir: str) -> Run:
 
 def make_model(config: ConfigDict, folder: ModelFolder) -> AudioLM:
     """The model whose frozen parts the folder holds and whose adapter the config describes."""
-    whisper, settings = WhisperShape.from_hf(folder.whisper_config), config.adapter
-    adapter = AdapterShape(
-        num_layers=settings.num_layers,
-        prompt_size=settings.prompt_size,
-        tap_layers=tap_layers_for(whisper.encoder_layers, settings.tap_layers),
-        dropout=settings.dropout,
-        lora_rank=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        standardize=settings.standardize_clips > 0,
-    )
+    whisper = WhisperShape.from_hf(folder.whisper_config)
+    adapter = AdapterShape.of_run(config.adapter, whisper.encoder_layers)
     return AudioLM(whisper, DecoderShape.from_hf(folder.llm_config), adapter, jnp.dtype(config.compute_dtype))
 
 

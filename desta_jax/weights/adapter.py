@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from desta_jax import tree
-from desta_jax.models.shapes import DecoderShape, WhisperShape
+from desta_jax.models.shapes import REFERENCE_LORA, DecoderShape, WhisperShape
 from desta_jax.weights import hub, names, tensors
 from desta_jax.weights.card import model_card
 from desta_jax.weights.trained import FOLDER
@@ -22,7 +22,6 @@ from desta_jax.weights.whole import whole_folder, write_json
 
 DTYPES = {"float32": np.dtype("float32"), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
-REFERENCE_LORA = {"lora_alpha": 16.0, "lora_dropout": 0.1}  # in the reference's code, not in its config.json
 A, B = "lora_A.default.weight", "lora_B.default.weight"
 
 

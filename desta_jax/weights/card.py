@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from desta_jax.models.shapes import REFERENCE_LORA
 from desta_jax.weights.hub import NAME
 
-REFERENCE_TAPS = {
+REFERENCE_ENCODERS = {
     "openai/whisper-tiny": [0, 1, 2, 3],
     "openai/whisper-small": [2, 5, 8, 11],
     "openai/whisper-medium": [5, 11, 17, 23],
     "openai/whisper-large-v3": [7, 15, 23, 31],
 }
 """The encoders that the PyTorch reference knows by name, each with the layers that it then taps, from 0."""
-
-REFERENCE_LORA = {"lora_rank": 16, "lora_alpha": 16.0}
 
 CARD = """\
 ---
@@ -70,11 +69,12 @@ def reference_limits(config: Mapping[str, Any]) -> list[str]:
     """Why the PyTorch reference would refuse this adapter or compute something else; empty if it would not."""
     limits = []
     encoder, taps = config["encoder_model_id"], config["target_layer_ids"]
-    if encoder not in REFERENCE_TAPS:
-        limits.append(f"the PyTorch code knows {', '.join(REFERENCE_TAPS)} by name and refuses other encoders.")
-    elif taps != REFERENCE_TAPS[encoder]:
-        limits.append(f"the PyTorch code taps layers {REFERENCE_TAPS[encoder]} of this encoder whatever it is told.")
-    if config["use_lora"] and any(config[key] != value for key, value in REFERENCE_LORA.items()):
+    known = REFERENCE_ENCODERS.get(encoder)
+    if known is None:
+        limits.append(f"the PyTorch code knows {', '.join(REFERENCE_ENCODERS)} by name and refuses other encoders.")
+    elif taps != known:
+        limits.append(f"the PyTorch code taps layers {known} of this encoder whatever it is told.")
+    if config["use_lora"] and any(config[key] != REFERENCE_LORA[key] for key in ("lora_rank", "lora_alpha")):
         limits.append("the PyTorch code makes LoRA of rank 16 and alpha 16 only; lora/ is a PEFT adapter by itself.")
     if (seconds := config["audio_seconds"]) != 30:
         limits.append(f"the PyTorch code pads every clip to 30 s; this adapter was trained on windows of {seconds} s.")

@@ -74,3 +74,8 @@ def test_whisper_by_itself_hears_what_the_whole_model_hears(load, made, clips):
     whole = load().ear.listen(samples, [True] * len(samples))
     assert alone.transcribe(samples) == [heard.transcript for heard in whole]
     assert alone.transcribe(samples[:1]) == [whole[0].transcript]
+
+
+def test_whisper_by_itself_computes_in_no_other_dtype_than_the_whole_model(made):
+    with pytest.raises(ValueError, match="dtype: 'float16' is none of"):
+        load_whisper(made["llama"].folder, dtype="float16", cache_programs=False)
