@@ -45,6 +45,7 @@ def test_a_folder_knows_its_models(converted, decoders):
     assert folder.adapter_config is None
     assert folder.tokenizer().apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "<user>hi"
     assert folder.whisper_tokenizer().convert_tokens_to_ids("w7") == 7
+    assert folder.tokenizer() is folder.tokenizer(), "read once"
 
 
 def test_without_a_generation_config_the_models_own_config_counts(converted, tmp_path):
