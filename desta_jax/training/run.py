@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from desta_jax import sharding
 from desta_jax.config import check_rows, rows_per_step
-from desta_jax.inputs.pipeline import Inputs, evaluation_inputs, training_inputs
+from desta_jax.inputs.pipeline import Inputs, evaluation_inputs, steps_of, training_inputs
 from desta_jax.inputs.prompt import PromptBuilder
 from desta_jax.models.audio_lm import AudioLM
 from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape, tap_layers_for
@@ -61,7 +61,7 @@ def assemble(config: ConfigDict, workdir: str) -> Run:
     check_same_everywhere("data.train", inputs)
     if validation is not None:
         check_same_everywhere("data.validation", validation)
-    steps = config.train.steps or max(1, config.train.epochs * inputs.rows_per_epoch // rows)
+    steps = steps_of(config, inputs.rows_per_epoch, rows)
     return Run(
         config=config,
         mesh=mesh,
@@ -142,7 +142,8 @@ def _check_heard_alike(run: Run) -> None:
 
 
 def describe(run: Run, frozen: Tree, adapter: Tree) -> str:
-    """A table of parameters by part: trainable or frozen, their number, and their bytes on one device."""
+    """A table of parameters by part: trainable or frozen, their number, and their bytes on one device; and what the
+    mesh cannot divide."""
     parts = [("encoder", frozen["encoder"], False), ("lm", frozen["lm"], False)]
     parts += [(name, adapter[name], True) for name in adapter]
     lines = [f"{'part':12} {'':10} {'parameters':>15} {'dtype':>9} {'MB on a device':>15}"]
@@ -155,4 +156,6 @@ def describe(run: Run, frozen: Tree, adapter: Tree) -> str:
         lines.append(f"{name:12} {kind:10} {count:15,} {dtype:>9} {local / 1e6:15,.1f}")
     moments = 2 * sum(map(sharding.local_bytes, flatten(adapter).values()))
     lines.append(f"{'optimizer':12} {'':10} {'':15} {'float32':>9} {moments / 1e6:15,.1f}")
+    for axis, paths in sharding.undivided({**frozen, **adapter}, run.mesh).items():
+        lines.append(f"mesh.{axis}={run.mesh.shape[axis]} does not divide, and so does not split: {', '.join(paths)}")
     return "\n".join(lines)
