@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from desta_jax import sharding
-from desta_jax.config import DTYPES
-from desta_jax.generation.load import take_apart
+from desta_jax.generation.load import compute_dtype, take_apart
 from desta_jax.generation.model import Answer, Messages
 from desta_jax.generation.sampling import Sampling
 from desta_jax.generation.talk import Talk, Tongue, Wish, open_tongue
 from desta_jax.inputs.prompt import PromptBuilder
-from desta_jax.machine import default_dtype
 from desta_jax.models.audio_lm import AudioLM
 from desta_jax.models.shapes import NO_ADAPTER, DecoderShape, WhisperShape
 from desta_jax.programs import keep_programs
@@ -92,13 +89,11 @@ def open_backbone(folder: str, *, dtype: str = "", tensor: int = 1, batch_size: 
         ValueError: what is wrong with the folder or the numbers.
     """
     keep_programs()
-    dtype = dtype or default_dtype()
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
+    computed = compute_dtype(dtype)
     opened = ModelFolder(folder)
     mesh = sharding.make_mesh(data=-1, fsdp=1, tensor=tensor, devices=jax.local_devices())
     whisper, decoder = WhisperShape.from_hf(opened.whisper_config), DecoderShape.from_hf(opened.llm_config)
-    audio_lm = AudioLM(whisper, decoder, NO_ADAPTER, jnp.dtype(dtype))
+    audio_lm = AudioLM(whisper, decoder, NO_ADAPTER, computed)
     like = sharding.placed({"lm": audio_lm.abstract_frozen()["lm"]}, mesh)
     model = take_apart(opened.restore("lm", like["lm"]), decoder, mesh)
     tokenizer = opened.tokenizer()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -11,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from desta_jax.files import is_remote
+from desta_jax.files import is_remote, lock
 
 
 @contextlib.contextmanager
@@ -68,14 +67,11 @@ def _alone(partial: pathlib.Path) -> Iterator[None]:
     """An empty folder that no other process writes to; the system gives it free when this one dies."""
     partial.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(partial, os.O_RDONLY)
+    refusal = f"another process is writing {partial}: wait for it, or give another folder"
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = not partial.exists() or not os.path.samestat(os.fstat(descriptor), partial.stat())  # just renamed
-        except BlockingIOError:
-            taken = True
-        if taken:
-            raise ValueError(f"another process is writing {partial}: wait for it, or give another folder")
+        lock(descriptor, refusal)
+        if not partial.exists() or not os.path.samestat(os.fstat(descriptor), partial.stat()):  # just renamed
+            raise ValueError(refusal)
         for path in partial.iterdir():  # what an interrupted run left
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield
