@@ -166,6 +166,9 @@ def test_audio_inside_the_metadata_stays_inside_a_local_folder(tmp_path, name, o
     assert not (tmp_path / "x.wav").exists()
 
 
+ELSEWHERE = {"model": None, "endpoint": "http://x/v1", "endpoint_model": "m"}  # no folder of a model is looked for
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -173,8 +176,8 @@ def test_audio_inside_the_metadata_stays_inside_a_local_folder(tmp_path, name, o
         ({"model": None}, "--model is missing"),
         ({"model": "nowhere"}, "nowhere is no converted folder"),
         ({"endpoint": "http://x/v1"}, "--endpoint needs --endpoint_model"),
-        ({"measure": ("pitch",)}, "--audio_root"),
-        ({"metadata": "lost.csv"}, "lost.csv: no such metadata"),
+        ({**ELSEWHERE, "measure": ("pitch",)}, "--audio_root"),
+        ({**ELSEWHERE, "metadata": "lost.csv"}, "lost.csv: no such metadata"),
     ],
 )
 def test_what_cannot_be_done_is_refused(spoken, tmp_path, arguments, message):
@@ -187,4 +190,4 @@ def test_what_cannot_be_done_is_refused(spoken, tmp_path, arguments, message):
 def test_metadata_without_a_usable_row_is_refused_with_the_first_problem(tmp_path):
     (tmp_path / "m.csv").write_text("audio,text\n,Hi.\n")
     with pytest.raises(ValueError, match=r"no usable row; .*m.csv:2: .*'audio' is empty"):
-        construct(str(tmp_path / "m.csv"), "sound", "m", str(tmp_path / "o"), say=lambda line: None)
+        construct(str(tmp_path / "m.csv"), "sound", out=str(tmp_path / "o"), say=str, **ELSEWHERE)
