@@ -40,9 +40,10 @@ def setting(tmp_path_factory):
     return reference, model, frozen, folder.restore("adapter", model.abstract_adapter())
 
 
-def start(setting, mesh=None, accumulate=1, remat="none", model=None):
+def start(setting, mesh=None, accumulate=1, remat="none", model=None, lora=None):
     """(step, state, compiled, frozen): a step over the mesh, its state, and what it is made of."""
     _, oracle_model, frozen, adapter = setting
+    adapter = adapter if lora is None else {**adapter, "lora": lora}
     config = make_config(RUN)
     optimizer, schedule = make_optimizer(config, STEPS), learning_rate(config, STEPS)
     mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
@@ -185,6 +186,24 @@ def test_nothing_is_copied_or_moved_that_need_not_be(setting, shape, moves):
     assert (
         set(found) == set(moves.split()) and found.count("all-to-all") <= 1 and found.count("collective-permute") <= 3
     )
+
+
+def test_lora_is_split_and_gives_the_same_steps_on_a_mesh(setting):
+    """As `test_every_mesh_gives_the_same_steps`, and every one of its matrices lies over as many devices as it can."""
+    _, model, *_ = setting
+    model = dataclasses.replace(model, adapter=dataclasses.replace(model.adapter, lora_rank=4, lora_dropout=0.1))
+    fresh = model.init_adapter(jax.random.key(1))["lora"]
+    lora = jax.tree.map(lambda leaf: 0.1 * jax.random.normal(jax.random.key(2), leaf.shape), fresh)  # B starts at zero
+    batch, told = oracle.random_batch(rows=8), []
+    for shape in ((1, 1, 1), (2, 2, 2)):
+        mesh = sharding.make_mesh(*shape, devices=jax.devices()[: np.prod(shape)])
+        step, state, *_ = start(setting, mesh, model=model, lora=lora)
+        state, first = step(state, batch)
+        state, second = step(state, batch)
+        told.append([(metrics["loss"], metrics["grad_norm"]) for metrics in (first, second)])
+    np.testing.assert_allclose(told[1], told[0], rtol=2e-4)
+    for path, leaf in tree.flatten(state.adapter["lora"]).items():
+        assert leaf.addressable_shards[0].data.size == leaf.size // 2, path  # A over fsdp, B over tensor
 
 
 def test_activations_stay_where_their_rows_are(setting, one_device):
