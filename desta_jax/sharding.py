@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -86,10 +87,9 @@ def undivided(parameters: Tree, mesh: Mesh) -> dict[str, list[str]]:
     """Paths of leaves that a mesh axis would split and does not divide, by that axis: along it they are whole."""
     found: dict[str, list[str]] = {}
     for path, leaf in tree.flatten(parameters).items():
-        for axis, size in zip(_axes(path), leaf.shape):
-            place = LOGICAL.get(axis)
-            if place and size % mesh.shape[place]:
-                found.setdefault(place, []).append(path)
+        for axis, place in zip(_axes(path), partition(path, leaf.shape, mesh)):
+            if place != (wanted := LOGICAL.get(axis)):
+                found.setdefault(wanted, []).append(path)
     return found
 
 
@@ -99,11 +99,14 @@ def parameter_shardings(parameters: Tree, mesh: Mesh) -> Tree:
 
 
 def placed(parameters: Tree, mesh: Mesh) -> Tree:
-    """Abstract leaves with their shardings: what a checkpoint is restored into."""
+    """Abstract parameters with their shardings: what a checkpoint is restored into."""
+    return with_shardings(parameters, parameter_shardings(parameters, mesh))
+
+
+def with_shardings(leaves: Any, shardings: Any) -> Any:
+    """Any tree's shapes and dtypes, each with its sharding."""
     return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        parameters,
-        parameter_shardings(parameters, mesh),
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), leaves, shardings
     )
 
 

@@ -184,8 +184,7 @@ def _evaluate_all(
             BENCHMARKS[name], Path(data) / name, out / name, there, verdicts, dataclasses.replace(settings, split=split)
         )
     whole = {"benchmarks": reports, "missing benchmarks": [name for name in BENCHMARKS if name not in present]}
-    write_whole(out / "scores.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    write_whole(out / "scores.md", "\n".join(table.write(BENCHMARKS[name], report) for name, report in reports.items()))
+    _write(out, whole, "\n".join(table.write(BENCHMARKS[name], report) for name, report in reports.items()))
     return whole
 
 
@@ -223,9 +222,13 @@ def _evaluate_one(
         "problems": scores.problems.to_json(),
         "notes": (["asked without audio"] if silent else []) + scores.notes,
     }
-    write_whole(out / "scores.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    write_whole(out / "scores.md", table.write(benchmark, report))
+    _write(out, report, table.write(benchmark, report))
     return report
+
+
+def _write(out: Path, report: Mapping[str, Any], tables: str) -> None:
+    write_whole(out / "scores.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_whole(out / "scores.md", tables)
 
 
 def _existing(*paths: str | Path | None) -> Path:

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from desta_jax import sharding
+from desta_jax.audio.load import SAMPLE_RATE
 from desta_jax.audio.mel import log_mel
-from desta_jax.audio.vad import SAMPLE_RATE
 from desta_jax.generation.talk import on, row_bucket
 from desta_jax.generation.transcribe import Transcriber
 from desta_jax.models.audio_lm import AudioLM

@@ -22,7 +22,7 @@ from desta_jax.generation.listen import WHISPER_SECONDS, Ear
 from desta_jax.generation.model import Model
 from desta_jax.generation.talk import open_tongue
 from desta_jax.generation.transcribe import Rules, Transcriber
-from desta_jax.inputs.prompt import AUDIO_LOCATOR, PromptBuilder
+from desta_jax.inputs.prompt import PromptBuilder
 from desta_jax.machine import default_dtype
 from desta_jax.models.audio_lm import AudioLM
 from desta_jax.models.decoder import DecoderLayer
@@ -31,6 +31,7 @@ from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape
 from desta_jax.models.whisper import EPSILON
 from desta_jax.models.whisper_decoder import WhisperDecoder, WhisperDecoderLayer
 from desta_jax.programs import keep_programs
+from desta_jax.records.rows import AUDIO_LOCATOR
 from desta_jax.tree import Tree
 from desta_jax.weights.adapter import read_adapter
 from desta_jax.weights.folder import ModelFolder

@@ -18,7 +18,7 @@ from desta_jax.config import check_rows, rows_per_step
 from desta_jax.inputs.pipeline import Inputs, evaluation_inputs, steps_of, training_inputs
 from desta_jax.inputs.prompt import PromptBuilder
 from desta_jax.models.audio_lm import AudioLM
-from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape, tap_layers_for
+from desta_jax.models.shapes import AdapterShape, DecoderShape, WhisperShape
 from desta_jax.training.optimizer import make_optimizer
 from desta_jax.tree import Tree, flatten
 from desta_jax.weights.folder import ModelFolder
@@ -128,11 +128,11 @@ def first_adapter(run: Run) -> Tree:
 
 def _check_heard_alike(run: Run) -> None:
     """What no shape shows: other layers, or LoRA at another strength, would be taken for those it was trained with."""
-    told, mine = run.folder.adapter_config, run.model.adapter
-    taps = tap_layers_for(run.model.whisper.encoder_layers, tuple(told.get("target_layer_ids") or ()))
-    wrong = [("adapter.tap_layers", taps, mine.tap_layers)]
+    mine = run.model.adapter
+    told = AdapterShape.of_reference(run.folder.adapter_config, run.model.whisper.encoder_layers)
+    wrong = [("adapter.tap_layers", told.tap_layers, mine.tap_layers)]
     if mine.lora_rank:
-        wrong.append(("adapter.lora_alpha", float(told.get("lora_alpha", 16.0)), mine.lora_alpha))
+        wrong.append(("adapter.lora_alpha", told.lora_alpha, mine.lora_alpha))
     lines = [f"{key}: {theirs} there, {ours} in the config" for key, theirs, ours in wrong if theirs != ours]
     if lines:
         raise ValueError(

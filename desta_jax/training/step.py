@@ -42,11 +42,7 @@ def init_state(adapter: Tree, optimizer: optax.GradientTransformation) -> TrainS
 def abstract_state(model: AudioLM, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shapes and dtypes of the state with their shardings: what a checkpoint is restored into."""
     state = jax.eval_shape(lambda adapter: init_state(adapter, optimizer), model.abstract_adapter())
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        state,
-        state_shardings(state, mesh),
-    )
+    return sharding.with_shardings(state, state_shardings(state, mesh))
 
 
 def mean_loss(model: AudioLM, adapter: Tree, frozen: Tree, batch: Batch) -> tuple[Float[Array, ""], Int32[Array, ""]]:

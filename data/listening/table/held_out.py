@@ -15,6 +15,8 @@ from desta_jax.evaluation.answers import read_lines
 KINDS = ("speech", "dialogue", "sound", "music")
 REAL = "sakura"  # the source of real recordings
 TRAINED_TRACKS = ("Language", "Gender", "Emotion")
+BARRED = {5: "for testing only", 7: "not to be touched"}
+"""Why a recording of SAKURA is not trained on, by what divides the CRC-32 of its name."""
 _SOURCES = Path(__file__).parents[1]
 
 
@@ -39,11 +41,16 @@ class Clip:
         return "real" if self.row.get("source") == REAL else "made"
 
 
-def is_test_clip(name: str) -> bool:
-    """Whether a clip of SAKURA may be asked about: the CRC-32 of its file name without ending is divisible by 5 (those
-    are for testing alone) and not by 7 (those stay untouched, so that an independent check is possible)."""
+def barred_by(name: str) -> list[int]:
+    """Which of BARRED divide the CRC-32 of a file name without its ending; none of a clip for training."""
     number = zlib.crc32(Path(name).stem.encode())
-    return number % 5 == 0 and number % 7 != 0
+    return [divisor for divisor in BARRED if number % divisor == 0]
+
+
+def is_test_clip(name: str) -> bool:
+    """Whether a clip of SAKURA may be asked about: it is for testing alone, and not one of those that stay untouched,
+    so that an independent check is possible."""
+    return barred_by(name) == [5]
 
 
 def read_clips(folder: Path, say: Callable[[str], None]) -> list[Clip]:

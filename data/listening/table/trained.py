@@ -6,18 +6,16 @@ import collections
 import functools
 import json
 import re
-import zlib
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from held_out import REAL
+from held_out import BARRED, REAL, barred_by
 
 from desta_jax.records.read import RecordSource
 from desta_jax.records.schema import decode_text
 
 VARIED = re.compile(r"-varied-\d+\Z")
-BARRED = {5: "for testing only", 7: "not to be touched"}  # divisors of the CRC-32 of a recording's name
 
 
 def trained_on(workdirs: Sequence[str], asked: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -87,9 +85,8 @@ def source_of(clip: str) -> str:
 
 
 def _check(clip: str, asked: Collection[str], trouble: str) -> None:
-    stem = PurePosixPath(clip).stem
     if str(PurePosixPath(clip).with_suffix("")) in asked:
         raise ValueError(f"{trouble}, which is asked about")
-    for divisor, why in BARRED.items() if source_of(clip) == REAL else ():
-        if zlib.crc32(stem.encode()) % divisor == 0:
-            raise ValueError(f"{trouble}, which is {why}: the CRC-32 of its name is divisible by {divisor}")
+    if source_of(clip) == REAL and (divisors := barred_by(clip)):
+        why, divisor = BARRED[divisors[0]], divisors[0]
+        raise ValueError(f"{trouble}, which is {why}: the CRC-32 of its name is divisible by {divisor}")
