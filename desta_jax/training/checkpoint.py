@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import pathlib
 from collections.abc import Iterator, Mapping
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
+from absl.logging import get_absl_logger
 from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
@@ -68,6 +70,11 @@ def check_shared(workdir: str) -> None:
         )
 
 
+def _unless_of_steps_without_validation(record: logging.LogRecord) -> bool:
+    """Not all checkpoints have a validation loss, which Orbax warns of at each."""
+    return "did not provide metrics" not in record.getMessage()
+
+
 class Checkpoints:
     """The checkpoints of a work directory: the newest few, and the best by validation loss.
 
@@ -91,6 +98,7 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
             ),
         )
+        get_absl_logger().addFilter(_unless_of_steps_without_validation)
         # Orbax would ask JAX for itself, one process more often than the others, who then never agree when to stop.
         self._manager.reached_preemption = lambda step: False
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.logging import get_absl_logger
 from jax.experimental import multihost_utils
 
 from desta_jax.config import make_config
@@ -37,6 +38,14 @@ def saved(tmp_path):
 
 def test_the_newest_and_the_best_are_kept(saved):
     assert sorted(int(path.name) for path in (saved / "checkpoints").iterdir()) == [2, 4, 5]
+
+
+def test_a_step_without_validation_is_saved_without_a_warning(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(get_absl_logger(), "propagate", True)
+    checkpoints = Checkpoints(str(tmp_path), keep=2)
+    checkpoints.save(1, state_of(1.0))
+    checkpoints.close()
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_the_best_is_kept_by_the_processes_that_come_after(saved):
