@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes a small model that hears, on this machine, from its own words: corpus, rows, training, adapter and table.
 #
-#   launch/listening.sh --sakura FOLDER [--out DIR] [--sources NAME,...] [--lessons N,N,N,N,N] [--answers own|labels]
-#                       [--further N] [--rows N]
+#   launch/listening.sh --sakura FOLDER [--out DIR] [--sources NAME,...] [--lessons N,N,N,N,N]
+#                       [--answers own|labels|foreign] [--writer FOLDER] [--further N] [--rows N]
 #
 # data/listening/README.md tells what each stage does. About seven hours on two cores, four of them training. It can be
 # interrupted and run again: what is done is not done twice.
@@ -16,6 +16,9 @@
 #                     about such clips most; the adapter is the mean of the last two's (default: 360,210,320,240,280)
 #   --answers labels  learn from bare values ("male") in place of the model's own answers, for comparison: the same OUT
 #                     then has both adapters (default: own)
+#   --answers foreign learn from another language model's answers to the same questions, likewise
+#   --writer FOLDER   that other model, as Hugging Face has it; those of its answers are taken whose question the model
+#                     itself answered too
 #   --further N       steps on rows of every kind about every clip (default: 0, which leaves them out)
 #   --rows N          questions about each real recording in that one (default: 4)
 #
@@ -25,12 +28,30 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stages.sh"
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || refuse "bash 4.4 or newer is needed, this is $BASH_VERSION"
 
-# Has the language model write rows about clips: MORE holds further flags of `desta-jax construct`.
+# Has the language model write rows about clips; what follows are further flags of `desta-jax construct`.
 write_rows() {
     local metadata=$1 source=$2 per_clip=$3 to=$4
     "$desta" construct --metadata "$metadata" --source "data/listening/$source.toml" --model "$out/model" --out "$to" \
         --instructions data/listening/instructions --rows_per_clip "$per_clip" --several_clips 0 --transcripts 0.5 \
         --temperature 0 --max_new_tokens 64 --batch_size 64 --faithful --leave_out "$held_out" "${@:5}"
+}
+
+# Short answers about one attribute.
+write_lesson() {
+    write_rows "$out/corpus/train/hear_$1.jsonl" speech "${questions[$1]}" "$2" --transcripts 0 --leave_out "$not_heard" \
+        --max_new_tokens 12 "${@:3}"
+}
+
+# The same clips and questions as in the rows of an attribute, with answers from elsewhere.
+answer_otherwise() {
+    local rows=$out/rows/$1
+    case $answers in
+    labels) "$python" data/listening/corpus/label.py --rows "$rows" --out "$rows$by" ;;
+    foreign)
+        write_lesson "$1" "${rows}_written" --model "$out/writer"
+        "$python" data/listening/corpus/common.py --rows "$rows" "${rows}_written" --out "${rows}_shared" "$rows$by"
+        ;;
+    esac
 }
 
 write_records() {
@@ -61,14 +82,14 @@ export_to() {
     unless_there "$2" "$desta" export --workdir "$1" --out "$2"
 }
 
-out=listening sakura='' sources='' lessons=360,210,320,240,280 answers=own further=0 rows=4
+out=listening sakura='' sources='' lessons=360,210,320,240,280 answers=own writer='' further=0 rows=4
 while (($#)); do
     case $1 in
     --help | -h)
         usage
         exit
         ;;
-    --out | --sakura | --sources | --lessons | --answers | --further | --rows)
+    --out | --sakura | --sources | --lessons | --answers | --writer | --further | --rows)
         (($# > 1)) || refuse "$1 needs a value"
         declare "${1#--}=$2"
         shift
@@ -85,8 +106,13 @@ done
 [[ $lessons =~ ^[1-9][0-9]*(,[1-9][0-9]*){4}$ ]] || refuse "--lessons must be five numbers above 0, not '$lessons'"
 [[ $rows =~ ^[1-9][0-9]*$ ]] || refuse "--rows must be a number above 0, not '$rows'"
 [[ $further =~ ^(0|[1-9][0-9]*)$ ]] || refuse "--further must be a number, not '$further'"
-[[ $answers =~ ^(own|labels)$ ]] || refuse "--answers must be own or labels, not '$answers'"
-((further == 0)) || [[ $answers == own ]] || refuse "--answers labels goes without --further: not every row has a label"
+[[ $answers =~ ^(own|labels|foreign)$ ]] || refuse "--answers must be own, labels or foreign, not '$answers'"
+((further == 0)) || [[ $answers == own ]] || refuse "--answers $answers goes without --further"
+if [[ $answers == foreign ]]; then
+    [[ -f $writer/config.json ]] || refuse "--answers foreign needs --writer, a folder with a model's config.json"
+else
+    [[ -z $writer ]] || refuse "--writer goes with --answers foreign"
+fi
 stages=$((further ? 14 : 12))
 [[ -n $sakura ]] || refuse "--sakura must be given: hearing is learned from its recordings"
 [[ -d $sakura/data ]] || refuse "$sakura is no checkout of SAKURA: it has no folder data"
@@ -95,6 +121,7 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 sakura=$(cd "$sakura" && pwd)
+writer=${writer:+$(cd "$writer" && pwd)}
 cd "$repository"
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} TRANSFORMERS_NO_ADVISORY_WARNINGS=1
 environment=${ENVIRONMENT:-.venv}
@@ -114,6 +141,8 @@ desta=$environment/bin/desta-jax
 stage "The models"
 "$python" launch/real_models.py "$out/models"
 convert_to "$out/model"
+[[ -z $writer ]] || unless_there "$out/writer" "$desta" convert --llm "$writer" --encoder "$out/models/whisper-base" \
+    --out "$out/writer"
 
 stage "The corpus"
 "$python" data/listening/corpus/make.py --out "$out/corpus" --sakura "$sakura" ${sources:+--sources "$sources"}
@@ -122,26 +151,21 @@ stage "Rows"
 clips=$out/corpus/train
 declare -A questions=([language]=6 [gender]=4 [emotion]=12) # about each clip: the fewer clips, the more
 declare -A versions=([language]=1 [gender]=4 [emotion]=3)
+by='' # what tells apart, at a name's end, what was learned from other answers
+[[ $answers == own ]] || by=_$answers
 for attribute in language gender emotion; do
-    write_rows "$clips/hear_$attribute.jsonl" speech "${questions[$attribute]}" "$out/rows/$attribute" --transcripts 0 \
-        --leave_out "$not_heard" --max_new_tokens 12
-    "$python" data/listening/corpus/vary.py --corpus "$out/corpus" --rows "$out/rows/$attribute" \
-        --out "$out/rows/${attribute}_varied" --versions "${versions[$attribute]}"
+    write_lesson "$attribute" "$out/rows/$attribute"
+    answer_otherwise "$attribute"
+    "$python" data/listening/corpus/vary.py --corpus "$out/corpus" --rows "$out/rows/$attribute$by" \
+        --out "$out/rows/$attribute${by}_varied" --versions "${versions[$attribute]}"
 done
-by='' # what tells apart, at a name's end, what was learned from labels
-if [[ $answers == labels ]]; then
-    by=_labels
-    for part in {language,gender,emotion}{,_varied}; do
-        "$python" data/listening/corpus/label.py --rows "$out/rows/$part" --out "$out/rows/$part$by"
-    done
-fi
 
 stage "Records"
-for part in {language,gender,emotion}{,_varied}; do
-    write_records "$part$by" "$out/rows/$part$by"/rows-*.jsonl
+for part in {language,gender,emotion}"$by"{,_varied}; do
+    write_records "$part" "$out/rows/$part"/rows-*.jsonl
 done
-printf -v heard ",'$out/records/%s$by'" {language,gender,emotion}
-printf -v varied ",'$out/records/%s$by'" {language,gender,emotion}_varied
+printf -v heard ",'$out/records/%s'" {language,gender,emotion}"$by"
+printf -v varied ",'$out/records/%s'" {language,gender,emotion}"$by"_varied
 
 IFS=, read -ra steps <<<"$lessons"
 taught=("$heard" "$heard" "$heard" "$heard$varied" "$heard$varied")

@@ -118,9 +118,26 @@ def test_bare_labels_are_another_run_beside_it(listen):
         "lessons_labels_1",
         "lessons_labels_1_2_3_4_5",
     ]
-    assert trained[3][-2].count("_varied_labels'") == 3 and trained[3][-2].count("_labels'") == 6
+    assert trained[3][-2].count("_labels_varied'") == 3 and trained[3][-2].count("_labels'") == 3
     assert adapter_of(calls)[0] == "adapter_labels"
     assert "labels=" in " ".join(calls[-1])
+
+
+def test_another_writer_answers_the_same_questions(listen, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text("{}")
+    calls = listen("--lessons", "1,2,3,4,5", "--answers", "foreign", "--writer", str(tmp_path / "other"))
+    (converted,) = [call for call in calls if call[0] == "convert" and folder_name(flag(call, "--out")) == "writer"]
+    assert flag(converted, "--llm") == str(tmp_path / "other")
+    own, other = [call for call in calls if call[0] == "construct" and "gender" in flag(call, "--out")]
+    assert [folder_name(flag(call, "--out")) for call in (own, other)] == ["gender", "gender_written"]
+    last = {name: value for name, value in zip(other, other[1:]) if name.startswith("--")}  # the last of a flag counts
+    assert folder_name(last["--model"]) == "writer"
+    shared = [call for call in calls if call[0].endswith("common.py")]
+    assert [folder_name(call[-1]) for call in shared] == ["language_foreign", "gender_foreign", "emotion_foreign"]
+    trained = [call for call in calls if call[0] == "train"]
+    assert trained[3][-2].count("_foreign'") == 3 and trained[3][-2].count("_foreign_varied'") == 3
+    assert adapter_of(calls)[0] == "adapter_foreign"
 
 
 def test_rows_of_every_kind_are_as_many_as_was_asked(listen):
@@ -195,8 +212,10 @@ def test_kinds_of_instruction_that_the_table_asks_are_not_trained_on():
     [
         (["--lessons", "1,2"], "--lessons must be five numbers"),
         (["--rows", "0"], "--rows must be a number above 0"),
-        (["--answers", "mine"], "--answers must be own or labels"),
+        (["--answers", "mine"], "--answers must be own, labels or foreign"),
         (["--answers", "labels", "--further", "1"], "goes without --further"),
+        (["--answers", "foreign"], "needs --writer"),
+        (["--writer", "other"], "--writer goes with --answers foreign"),
         (["--further", "some"], "--further must be a number"),
         (["--louder"], "there is no argument --louder"),
         (["--sakura", "nowhere"], "nowhere is no checkout of SAKURA"),
