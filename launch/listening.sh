@@ -48,8 +48,8 @@ answer_otherwise() {
     case $answers in
     labels) "$python" data/listening/corpus/label.py --rows "$rows" --out "$rows$by" ;;
     foreign)
-        write_lesson "$1" "${rows}_written" --model "$out/writer"
-        "$python" data/listening/corpus/common.py --rows "$rows" "${rows}_written" --out "${rows}_shared" "$rows$by"
+        write_lesson "$1" "$rows${by}_all" --model "$out/model$by"
+        "$python" data/listening/corpus/common.py --rows "$rows" "$rows${by}_all" --out "$rows${by}_own" "$rows$by"
         ;;
     esac
 }
@@ -59,7 +59,7 @@ write_records() {
         --out "$out/records/$1"
 }
 
-# The models, and the adapter that training starts from, if there is one.
+# The models as one folder; what follows are further flags of `desta-jax convert`, of which the last counts.
 convert_to() {
     unless_there "$1" "$desta" convert --llm "$out/models/smollm2-135m-instruct" \
         --encoder "$out/models/whisper-base" --out "$1" "${@:2}"
@@ -113,6 +113,8 @@ if [[ $answers == foreign ]]; then
 else
     [[ -z $writer ]] || refuse "--writer goes with --answers foreign"
 fi
+by='' # what tells apart, at a name's end, what comes of other answers; another writer's are others again
+[[ $answers == own ]] || by=_$answers${writer:+_$(basename "$writer")}
 stages=$((further ? 14 : 12))
 [[ -n $sakura ]] || refuse "--sakura must be given: hearing is learned from its recordings"
 [[ -d $sakura/data ]] || refuse "$sakura is no checkout of SAKURA: it has no folder data"
@@ -141,8 +143,7 @@ desta=$environment/bin/desta-jax
 stage "The models"
 "$python" launch/real_models.py "$out/models"
 convert_to "$out/model"
-[[ -z $writer ]] || unless_there "$out/writer" "$desta" convert --llm "$writer" --encoder "$out/models/whisper-base" \
-    --out "$out/writer"
+[[ -z $writer ]] || convert_to "$out/model$by" --llm "$writer"
 
 stage "The corpus"
 "$python" data/listening/corpus/make.py --out "$out/corpus" --sakura "$sakura" ${sources:+--sources "$sources"}
@@ -151,8 +152,6 @@ stage "Rows"
 clips=$out/corpus/train
 declare -A questions=([language]=6 [gender]=4 [emotion]=12) # about each clip: the fewer clips, the more
 declare -A versions=([language]=1 [gender]=4 [emotion]=3)
-by='' # what tells apart, at a name's end, what was learned from other answers
-[[ $answers == own ]] || by=_$answers
 for attribute in language gender emotion; do
     write_lesson "$attribute" "$out/rows/$attribute"
     answer_otherwise "$attribute"

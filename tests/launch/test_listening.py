@@ -67,6 +67,11 @@ def flag(call, name):
     return words[words.index(name) + 1]
 
 
+def last_flags(call):
+    """The flags of a call; where one stands twice, the last counts."""
+    return {name: value for name, value in zip(call, call[1:]) if name.startswith("--")}
+
+
 def folder_name(path):
     return pathlib.Path(path).name
 
@@ -127,17 +132,21 @@ def test_another_writer_answers_the_same_questions(listen, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text("{}")
     calls = listen("--lessons", "1,2,3,4,5", "--answers", "foreign", "--writer", str(tmp_path / "other"))
-    (converted,) = [call for call in calls if call[0] == "convert" and folder_name(flag(call, "--out")) == "writer"]
-    assert flag(converted, "--llm") == str(tmp_path / "other")
+    (converted,) = [call for call in calls if folder_name(last_flags(call).get("--out", "")) == "model_foreign_other"]
+    assert converted[0] == "convert" and last_flags(converted)["--llm"] == str(tmp_path / "other")
     own, other = [call for call in calls if call[0] == "construct" and "gender" in flag(call, "--out")]
-    assert [folder_name(flag(call, "--out")) for call in (own, other)] == ["gender", "gender_written"]
-    last = {name: value for name, value in zip(other, other[1:]) if name.startswith("--")}  # the last of a flag counts
-    assert folder_name(last["--model"]) == "writer"
+    assert [folder_name(flag(call, "--out")) for call in (own, other)] == ["gender", "gender_foreign_other_all"]
+    assert folder_name(last_flags(other)["--model"]) == "model_foreign_other"
     shared = [call for call in calls if call[0].endswith("common.py")]
-    assert [folder_name(call[-1]) for call in shared] == ["language_foreign", "gender_foreign", "emotion_foreign"]
+    assert [folder_name(call[-1]) for call in shared] == [
+        "language_foreign_other",
+        "gender_foreign_other",
+        "emotion_foreign_other",
+    ]
     trained = [call for call in calls if call[0] == "train"]
-    assert trained[3][-2].count("_foreign'") == 3 and trained[3][-2].count("_foreign_varied'") == 3
-    assert adapter_of(calls)[0] == "adapter_foreign"
+    assert trained[3][-2].count("_foreign_other'") == 3
+    assert trained[3][-2].count("_foreign_other_varied'") == 3
+    assert adapter_of(calls)[0] == "adapter_foreign_other"
 
 
 def test_rows_of_every_kind_are_as_many_as_was_asked(listen):

@@ -88,5 +88,5 @@ def _check(clip: str, asked: Collection[str], trouble: str) -> None:
     if str(PurePosixPath(clip).with_suffix("")) in asked:
         raise ValueError(f"{trouble}, which is asked about")
     if source_of(clip) == REAL and (divisors := barred_by(clip)):
-        why, divisor = BARRED[divisors[0]], divisors[0]
-        raise ValueError(f"{trouble}, which is {why}: the CRC-32 of its name is divisible by {divisor}")
+        why = BARRED[divisors[0]]
+        raise ValueError(f"{trouble}, which is {why}: the CRC-32 of its name is divisible by {divisors[0]}")
