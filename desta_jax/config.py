@@ -14,7 +14,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 DTYPES = ("bfloat16", "float32")
-REMAT = ("all", "matmuls", "none")
+PRECISIONS = ("highest", "bfloat16")
+REMAT = ("all", "matmuls", "scores", "none")
 ELEMENTS = {"adapter.tap_layers": int, "data.weights": float}
 """What a tuple in the config holds; the others hold text."""
 EXAMPLES = {int: "(7, 15)", float: "(1, 2.5)", str: "('a', 'b')"}
@@ -25,6 +26,7 @@ def default_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 42
     config.compute_dtype = "bfloat16"  # of the frozen weights and of every matmul; the adapter is kept in float32
+    config.matmul_precision = "highest"  # of float32; "bfloat16" rounds linear layers' inputs, not their sums
     config.model = ConfigDict(
         {
             "checkpoint": "",  # the folder that `desta-jax convert` wrote
@@ -83,7 +85,9 @@ def default_config() -> ConfigDict:
         }
     )
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1 takes the devices that are left
-    config.remat = "all"  # what the backward pass computes again: "all", "matmuls" keeps matmul outputs, "none"
+    config.remat = (
+        "all"  # what the backward pass computes again: "all", all but "matmuls", attention's "scores", "none"
+    )
     config.checkpoint = ConfigDict({"every_steps": 1000, "keep": 3})  # the newest `keep`, and the best by validation
     config.evaluate = ConfigDict(
         {
@@ -257,6 +261,12 @@ def _check_values(config: ConfigDict) -> list[str]:
             problems.append(line)
 
     require(config.compute_dtype in DTYPES, f"compute_dtype: {config.compute_dtype!r} is none of {DTYPES}")
+    precision = config.matmul_precision
+    require(precision in PRECISIONS, f"matmul_precision: {precision!r} is none of {PRECISIONS}")
+    require(
+        precision == "highest" or config.compute_dtype == "float32",
+        f"matmul_precision: {precision!r} goes with compute_dtype float32, not {config.compute_dtype}",
+    )
     require(config.remat in REMAT, f"remat: {config.remat!r} is none of {REMAT}")
     adapter, data, train = config.adapter, config.data, config.train
     require(config.seed >= 0, f"seed: must be 0 or more, got {config.seed}")

@@ -84,6 +84,8 @@ def test_every_wrong_key_is_named_at_once():
     ("key", "value"),
     [
         ("compute_dtype", "float16"),
+        ("matmul_precision", "low"),
+        ("matmul_precision", "bfloat16"),
         ("remat", "some"),
         ("adapter.num_layers", 0),
         ("adapter.dropout", 1.0),

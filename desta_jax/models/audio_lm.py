@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int16, Int32, Key
 
 from desta_jax.audio.mel import log_mel
 from desta_jax.batch import Batch
+from desta_jax.models.attention import attend, attend_again
 from desta_jax.models.decoder import Decoder
 from desta_jax.models.layers import split_or_none, stack, to_tree, with_tree
 from desta_jax.models.lora import LoRA
@@ -23,9 +24,10 @@ from desta_jax.tree import Tree
 REMAT = {
     "all": lambda layer: jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable),
     "matmuls": lambda layer: jax.checkpoint(layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable),
+    "scores": lambda layer: layer,
     "none": lambda layer: layer,
 }
-"""What the backward pass keeps of a layer."""
+"""What the backward pass keeps of a layer; with "scores" its attention keeps none of those by itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +123,7 @@ class AudioLM:
         connector_key, lora_key = split_or_none(key, 2)
         rows, clips, samples = batch.audio.shape
         taps = self.taps(frozen, batch.audio.reshape(rows * clips, samples))
-        soft = self.soft_tokens(adapter, taps, key=connector_key, remat=remat != "none")
+        soft = self.soft_tokens(adapter, taps, key=connector_key, remat=remat in ("all", "matmuls"))
         soft = soft.reshape(rows, clips * self.adapter.prompt_size, -1)
         embedded = constrain_rows(self.embed(frozen, batch.tokens, soft, batch.audio_slots))
         return self.lm(frozen)(
@@ -132,6 +134,7 @@ class AudioLM:
             lora_update=self.lora_update,
             key=lora_key,
             checkpoint=REMAT[remat],
+            attend=attend_again if remat == "scores" else attend,
         )
 
     def _encoder(self, key: Key[Array, ""]) -> Encoder:

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int32, Key
 
-from desta_jax.models.attention import attend, causal_mask
+from desta_jax.models import attention
 from desta_jax.models.layers import Linear, RMSNorm, stack
 from desta_jax.models.shapes import DecoderShape, Rotary
 from desta_jax.sharding import constrain_rows, gather_width
@@ -112,6 +112,7 @@ class Decoder(nnx.Module):
         lora_update: Callable[..., tuple[Array, Array, Array]] | None = None,
         key: Key[Array, ""] | None = None,
         checkpoint: Callable[[Callable], Callable] = lambda layer: layer,
+        attend: Callable[..., Float[Array, "b t h c"]] = attention.attend,
     ) -> Float[Array, "b t d"]:
         """Hidden states after the final norm.
 
@@ -122,9 +123,10 @@ class Decoder(nnx.Module):
             lora: stacked LoRA layers; `lora_update(layer, x, key)` computes one's updates.
             key: of LoRA's dropout.
             checkpoint: wraps a layer to say what the backward pass keeps of it.
+            attend: takes queries, keys, values and the mask of which token sees which.
         """
         rotation = rotation_of(positions, self.rotary, self.head_width, x.dtype)
-        mask = causal_mask(segments)
+        mask = attention.causal_mask(segments)
 
         def run(x, scanned):
             layer, lora_layer, layer_key = scanned

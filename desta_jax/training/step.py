@@ -149,8 +149,8 @@ def configured_step(config: ConfigDict, model: AudioLM, steps: int) -> Callable:
 
 
 def matmul_precision(config: ConfigDict):
-    """A context in which float32 means float32: TPUs would multiply in bfloat16 unless told."""
-    return jax.default_matmul_precision("highest" if config.compute_dtype == "float32" else None)
+    """A context in which float32 is multiplied as the config says: TPUs would round it to bfloat16 unless told."""
+    return jax.default_matmul_precision(config.matmul_precision if config.compute_dtype == "float32" else None)
 
 
 def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:

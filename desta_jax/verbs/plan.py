@@ -15,7 +15,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("json", False, "print JSON: an object, with --sweep a list of them", values)
     flags.DEFINE_bool("sweep", False, "try batch sizes, remat and mesh shapes, and rank what fits", values)
     flags.DEFINE_multi_integer("batch", [], "train.batch_size to try with --sweep", flag_values=values)
-    flags.DEFINE_multi_string("remat", [], "remat to try with --sweep: all, matmuls, none", values)
+    flags.DEFINE_multi_string("remat", [], "remat to try with --sweep: all, matmuls, scores, none", values)
     flags.DEFINE_multi_string("mesh", [], "data x fsdp x tensor to try with --sweep, such as 1x16x1", values)
     flags.DEFINE_string("cache", None, "where compilations are kept (default: ~/.cache/desta_jax/plan)", values)
     flags.DEFINE_multi_string(OVERRIDE, [], "changes a key of the config: --config.train.batch_size=512", values)

@@ -159,7 +159,7 @@ def main():
     parser.add_argument("--labels", type=int, default=64, help="a row")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--remat", choices=["all", "matmuls", "none"], default="none")
+    parser.add_argument("--remat", choices=["all", "matmuls", "scores", "none"], default="none")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     jax.config.update("jax_platforms", options.device)

@@ -83,7 +83,7 @@ def test_each_remat_gives_the_same_gradients(llama):
         return tree.flatten(jax.jit(jax.grad(loss))(llama.adapter))
 
     plain = gradient("none")
-    for remat in ("all", "matmuls"):
+    for remat in ("all", "matmuls", "scores"):
         for path, leaf in gradient(remat).items():
             np.testing.assert_allclose(leaf, plain[path], atol=2e-5 * np.abs(plain[path]).max() + 1e-9, err_msg=path)
 

@@ -118,9 +118,10 @@ def test_a_sweep_by_itself(compiler, micro_config):
     assert {batch for _, batch, _ in tried} == {8, 16, 32} and {remat for _, _, remat in tried} == {
         "all",
         "matmuls",
+        "scores",
         "none",
     }
-    assert len(tried) == 27
+    assert len(tried) == 36
 
 
 @pytest.mark.parametrize(
