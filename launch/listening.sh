@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # Makes a small model that hears, on this machine, from its own words: corpus, rows, training, adapter and table.
 #
-#   launch/listening.sh --sakura FOLDER [--out DIR] [--sources NAME,...] [--lessons N,N,N,N,N]
+#   launch/listening.sh --sakura FOLDER [--out DIR] [--sources NAME,...] [--lessons N,N,N]
 #                       [--answers own|labels|foreign] [--writer FOLDER] [--further N] [--rows N]
 #
-# data/listening/README.md tells what each stage does. About seven hours on two cores, four of them training. It can be
+# data/listening/README.md tells what each stage does. About three hours on two cores, half of them training. It can be
 # interrupted and run again: what is done is not done twice.
 #
 #   --sakura FOLDER   a checkout of https://github.com/ckyang1124/SAKURA: real recordings for training and for the table
 #   --out DIR         where everything goes (default: listening)
 #   --sources NAME,...  of the corpus (default: all of them, which needs Linux on x86-64, Python 3.11 or 3.12 and a
 #                     mirror of Debian; the lessons need "sakura" alone)
-#   --lessons N,...   steps of five lessons: about language most, about the sex of the voice most, about both and
-#                     emotion, about all three with clips as other microphones and rooms would have recorded them, and
-#                     about such clips most; the adapter is the mean of the last two's (default: 360,210,320,240,280)
+#   --lessons N,...   steps of three lessons: a few questions about language, sex of the voice and emotion; hundreds of
+#                     them, with clips as other microphones and rooms would have recorded them; and requests of other
+#                     kinds among them. The adapter is the mean of the last two's (default: 240,400,250)
 #   --answers labels  learn from bare values ("male") in place of the model's own answers, for comparison: the same OUT
 #                     then has both adapters (default: own)
 #   --answers foreign learn from another language model's answers to the same questions, likewise
@@ -28,21 +28,27 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stages.sh"
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || refuse "bash 4.4 or newer is needed, this is $BASH_VERSION"
 
-# Has the language model write rows about clips; what follows are further flags of `desta-jax construct`.
+# Has a language model write rows about clips; what follows are further flags of `desta-jax construct`.
 write_rows() {
-    local metadata=$1 source=$2 per_clip=$3 to=$4
+    local metadata=$1 source=$2 questions=$3 rows_per_clip=$4 to=$5
     "$desta" construct --metadata "$metadata" --source "data/listening/$source.toml" --model "$out/model" --out "$to" \
-        --instructions data/listening/instructions --rows_per_clip "$per_clip" --several_clips 0 --transcripts 0.5 \
-        --temperature 0 --max_new_tokens 64 --batch_size 64 --faithful --leave_out "$held_out" "${@:5}"
+        --instructions "data/listening/$questions" --rows_per_clip "$rows_per_clip" --several_clips 0 --transcripts 0.5 \
+        --temperature 0 --max_new_tokens 64 --batch_size 64 --faithful --leave_out "$held_out" "${@:6}"
 }
 
-# Short answers about one attribute.
+# The rows NAME of the lessons, written to a folder: requests of other kinds, or short answers about one attribute.
 write_lesson() {
-    write_rows "$out/corpus/train/hear_$1.jsonl" speech "${questions[$1]}" "$2" --transcripts 0 --leave_out "$not_heard" \
-        --max_new_tokens 12 "${@:3}"
+    local name=$1 to=$2 metadata=$clips/hear_${1#first_}.jsonl questions=instructions tokens=12 left_out=$not_heard
+    case $name in
+    kinds) metadata=$clips/speech.jsonl tokens=96 left_out="$held_out,hear,content,text task,clips" ;;
+    first_*) questions=first_questions ;;
+    *) left_out+=,$not_asked ;;
+    esac
+    write_rows "$metadata" speech "$questions" "${per_clip[$name]}" "$to" --transcripts 0 --max_new_tokens "$tokens" \
+        --leave_out "$left_out" "${@:3}"
 }
 
-# The same clips and questions as in the rows of an attribute, with answers from elsewhere.
+# The same clips and questions as in the rows NAME, with answers from elsewhere.
 answer_otherwise() {
     local rows=$out/rows/$1
     case $answers in
@@ -65,6 +71,16 @@ convert_to() {
         --encoder "$out/models/whisper-base" --out "$1" "${@:2}"
 }
 
+# The flags of `desta-jax train` that say what rows are drawn from and how often, from "NAME=WEIGHT ...".
+draw_from() {
+    local each folders='' weights=''
+    for each in $1; do
+        folders+="'$out/records/${each%=*}$by',"
+        weights+="${each#*=},"
+    done
+    drawn=(--config.data.train="($folders)" --config.data.weights="($weights)")
+}
+
 # Trains in $out/NAME (`runs` remembers it), from the models or, after another run, from what that one learned.
 train_on() {
     if [[ $run ]]; then
@@ -82,7 +98,7 @@ export_to() {
     unless_there "$2" "$desta" export --workdir "$1" --out "$2"
 }
 
-out=listening sakura='' sources='' lessons=360,210,320,240,280 answers=own writer='' further=0 rows=4
+out=listening sakura='' sources='' lessons=240,400,250 answers=own writer='' further=0 rows=4
 while (($#)); do
     case $1 in
     --help | -h)
@@ -103,7 +119,7 @@ while (($#)); do
     shift
 done
 [[ -n $out ]] || refuse "--out needs a folder"
-[[ $lessons =~ ^[1-9][0-9]*(,[1-9][0-9]*){4}$ ]] || refuse "--lessons must be five numbers above 0, not '$lessons'"
+[[ $lessons =~ ^[1-9][0-9]*(,[1-9][0-9]*){2}$ ]] || refuse "--lessons must be three numbers above 0, not '$lessons'"
 [[ $rows =~ ^[1-9][0-9]*$ ]] || refuse "--rows must be a number above 0, not '$rows'"
 [[ $further =~ ^(0|[1-9][0-9]*)$ ]] || refuse "--further must be a number, not '$further'"
 [[ $answers =~ ^(own|labels|foreign)$ ]] || refuse "--answers must be own, labels or foreign, not '$answers'"
@@ -115,7 +131,7 @@ else
 fi
 by='' # what tells apart, at a name's end, what comes of other answers; another writer's are others again
 [[ $answers == own ]] || by=_$answers${writer:+_$(basename "$writer")}
-stages=$((further ? 14 : 12))
+stages=$((further ? 12 : 10))
 [[ -n $sakura ]] || refuse "--sakura must be given: hearing is learned from its recordings"
 [[ -d $sakura/data ]] || refuse "$sakura is no checkout of SAKURA: it has no folder data"
 
@@ -131,9 +147,23 @@ trap farewell EXIT
 # Whole kinds of instruction that are never trained on; and questions that so small a model answers at random.
 held_out="role,scene,reply,reasoning,describe: briefly,format: style,format: data,attribute: true or false"
 held_out+=",content: continue,text task: meaning,sound: what" # as data/listening/table/divergence.py asks
-# All but the questions about one value that is heard: what hearing is learned from.
+# All but the questions about what is heard; and those of them that take no value for an answer.
 not_heard="attribute,clips,content,describe,format,music,quality,reasoning,reply,role,scene,sound,speaker,text task"
-not_heard+=",hear: describe,hear: language guess,hear: gender guess,hear: emotion guess"
+not_asked="hear: describe,hear: language guess,hear: gender guess,hear: emotion guess"
+lesson_rows=({first_,}{language,gender,emotion} kinds)
+# What each lesson draws from, and how often.
+taught=(
+    "first_language=5 first_gender=6 first_emotion=4"
+    "language=3 language_varied=3 gender=4 gender_varied=12 emotion=3 emotion_varied=3 first_gender_varied=4 first_emotion=2"
+    "language_varied=2 gender_varied=6 emotion_varied=2 kinds=6"
+)
+if [[ $answers == labels ]]; then # other kinds of request have none
+    unset 'lesson_rows[-1]'
+    taught[2]=${taught[2]% kinds=*}
+fi
+# Rows about each clip: the fewer clips, the more; and versions of each row, with its clip varied.
+declare -A per_clip=([first_language]=2 [first_gender]=2 [first_emotion]=2 [language]=2 [gender]=4 [emotion]=6 [kinds]=3)
+declare -A versions=([language]=2 [first_gender]=2 [gender]=4 [emotion]=3)
 
 stage "The Python environment $environment"
 launch/environment.sh "$environment" launch/requirements.lock
@@ -150,52 +180,49 @@ stage "The corpus"
 
 stage "Rows"
 clips=$out/corpus/train
-declare -A questions=([language]=6 [gender]=4 [emotion]=12) # about each clip: the fewer clips, the more
-declare -A versions=([language]=1 [gender]=4 [emotion]=3)
-for attribute in language gender emotion; do
-    write_lesson "$attribute" "$out/rows/$attribute"
-    answer_otherwise "$attribute"
-    "$python" data/listening/corpus/vary.py --corpus "$out/corpus" --rows "$out/rows/$attribute$by" \
-        --out "$out/rows/$attribute${by}_varied" --versions "${versions[$attribute]}"
+for name in "${lesson_rows[@]}"; do
+    write_lesson "$name" "$out/rows/$name"
+    answer_otherwise "$name"
+done
+for name in "${!versions[@]}"; do
+    "$python" data/listening/corpus/vary.py --corpus "$out/corpus" --rows "$out/rows/$name$by" \
+        --out "$out/rows/${name}_varied$by" --versions "${versions[$name]}"
+    lesson_rows+=("${name}_varied")
 done
 
 stage "Records"
-for part in {language,gender,emotion}"$by"{,_varied}; do
-    write_records "$part" "$out/rows/$part"/rows-*.jsonl
+for name in "${lesson_rows[@]}"; do
+    write_records "$name$by" "$out/rows/$name$by"/rows-*.jsonl
 done
-printf -v heard ",'$out/records/%s'" {language,gender,emotion}"$by"
-printf -v varied ",'$out/records/%s'" {language,gender,emotion}"$by"_varied
 
 IFS=, read -ra steps <<<"$lessons"
-taught=("$heard" "$heard" "$heard" "$heard$varied" "$heard$varied")
-shares=("10,5,6" "3,10,7" "4,8,8" "2,5,3,2,5,3" "2,2,2,1,9,4") # of language, sex of the voice, emotion
 model=$out/model run='' runs=() taught_so_far=lessons$by # a run's name says what it was made by: other lessons are other runs
-for lesson in 1 2 3 4 5; do
+for lesson in 1 2 3; do
     before=$run
     stage "Lesson $lesson"
     taught_so_far+=_${steps[lesson - 1]}
-    train_on "$taught_so_far" "${steps[lesson - 1]}" \
-        --config.data.train="(${taught[lesson - 1]#,})" --config.data.weights="(${shares[lesson - 1]})"
+    draw_from "${taught[lesson - 1]}"
+    train_on "$taught_so_far" "${steps[lesson - 1]}" "${drawn[@]}"
 done
 
 if ((further)); then
     stage "Rows of every kind"
     "$python" data/listening/corpus/transcribe.py --corpus "$out/corpus" --model "$out/model"
-    write_rows "$clips/recorded.jsonl" speech "$rows" "$out/rows/recorded_$rows"
+    write_rows "$clips/recorded.jsonl" speech instructions "$rows" "$out/rows/recorded_$rows"
     every=("$out/rows/recorded_$rows"/rows-*.jsonl)
     for kind in synthesised dialogue sound music; do
         [[ -s $clips/$kind.jsonl ]] || continue # no source of them
-        write_rows "$clips/$kind.jsonl" "${kind/synthesised/speech}" 1 "$out/rows/$kind"
+        write_rows "$clips/$kind.jsonl" "${kind/synthesised/speech}" instructions 1 "$out/rows/$kind"
         every+=("$out/rows/$kind"/rows-*.jsonl)
     done
-    write_rows "$out/corpus/test/speech.jsonl" speech 1 "$out/rows/validation" --limit 160
+    write_rows "$out/corpus/test/speech.jsonl" speech instructions 1 "$out/rows/validation" --limit 160
     write_records "every_$rows" "${every[@]}"
     write_records validation "$out"/rows/validation/rows-*.jsonl
 
     stage "Training on all of them"
-    train_on "${taught_so_far}_further_${further}_$rows" "$further" \
-        --config.data.train="(${heard#,},'$out/records/every_$rows')" \
-        --config.data.weights="(1,1,1,3)" --config.data.validation="$out/records/validation" \
+    draw_from "language=1 gender=1 emotion=1 every_$rows=3"
+    train_on "${taught_so_far}_further_${further}_$rows" "$further" "${drawn[@]}" \
+        --config.data.validation="$out/records/validation" \
         --config.optimizer.peak_learning_rate=5e-4
 fi
 
