@@ -1,13 +1,15 @@
 """A small model that hears, made on one machine from its own words: data/listening/README.md tells the whole of it.
 
 SmolLM2 135M Instruct and Whisper base, as configs/smol.py, but for hours and thousands of rows. Rows are packed,
-since most are far shorter than the longest. launch/listening.sh runs it for each lesson, with weights of the data.
+since most are far shorter than the longest; precision and remat are what a CPU with bfloat16 does fastest.
+launch/listening.sh runs it for each lesson, with weights of the data.
 """
 
 
 def get_config():
     return {
         "compute_dtype": "float32",
+        "matmul_precision": "bfloat16",
         "model": {
             "checkpoint": "models/smol",
             "llm": "HuggingFaceTB/SmolLM2-135M-Instruct",
