@@ -85,9 +85,7 @@ def default_config() -> ConfigDict:
         }
     )
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1 takes the devices that are left
-    config.remat = (
-        "all"  # what the backward pass computes again: "all", all but "matmuls", attention's "scores", "none"
-    )
+    config.remat = "all"  # computed again in the backward pass: "all", all but "matmuls", attention's "scores", "none"
     config.checkpoint = ConfigDict({"every_steps": 1000, "keep": 3})  # the newest `keep`, and the best by validation
     config.evaluate = ConfigDict(
         {

@@ -71,18 +71,14 @@ convert_to() {
         --encoder "$out/models/whisper-base" --out "$1" "${@:2}"
 }
 
-# The flags of `desta-jax train` that say what rows are drawn from and how often, from "NAME=WEIGHT ...".
-draw_from() {
+# Trains in $out/NAME (`runs` remembers it) so many steps on rows drawn so often, "ROWS=WEIGHT ...": from the models or,
+# after another run, from what that one learned.
+train_on() {
     local each folders='' weights=''
-    for each in $1; do
+    for each in $3; do
         folders+="'$out/records/${each%=*}$by',"
         weights+="${each#*=},"
     done
-    drawn=(--config.data.train="($folders)" --config.data.weights="($weights)")
-}
-
-# Trains in $out/NAME (`runs` remembers it), from the models or, after another run, from what that one learned.
-train_on() {
     if [[ $run ]]; then
         export_to "$run" "${run}_adapter"
         convert_to "${run}_model" --adapter "${run}_adapter"
@@ -91,7 +87,7 @@ train_on() {
     run=$out/$1
     runs+=("$run")
     "$desta" train --config configs/listening.py --config.model.checkpoint="$model" --workdir "$run" \
-        --config.train.steps="$2" "${@:3}"
+        --config.train.steps="$2" --config.data.train="($folders)" --config.data.weights="($weights)" "${@:4}"
 }
 
 export_to() {
@@ -200,8 +196,7 @@ model=$out/model run='' runs=() taught_so_far=lessons$by # a run's name says wha
 for lesson in 1 2 3; do
     stage "Lesson $lesson"
     taught_so_far+=_${steps[lesson - 1]}
-    draw_from "${taught[lesson - 1]}"
-    train_on "$taught_so_far" "${steps[lesson - 1]}" "${drawn[@]}"
+    train_on "$taught_so_far" "${steps[lesson - 1]}" "${taught[lesson - 1]}"
 done
 
 if ((further)); then
@@ -219,10 +214,8 @@ if ((further)); then
     write_records validation "$out"/rows/validation/rows-*.jsonl
 
     stage "Training on all of them"
-    draw_from "language=1 gender=1 emotion=1 every_$rows=3"
-    train_on "${taught_so_far}_further_${further}_$rows" "$further" "${drawn[@]}" \
-        --config.data.validation="$out/records/validation" \
-        --config.optimizer.peak_learning_rate=5e-4
+    train_on "${taught_so_far}_further_${further}_$rows" "$further" "language=1 gender=1 emotion=1 every_$rows=3" \
+        --config.data.validation="$out/records/validation" --config.optimizer.peak_learning_rate=5e-4
 fi
 
 stage "The adapter"
