@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
 # Makes a small model that hears, on this machine, from its own words: corpus, rows, training, adapter and table.
 #
-#   launch/listening.sh --sakura FOLDER [--out DIR] [--sources NAME,...] [--lessons N,N,N]
+#   launch/listening.sh --sakura FOLDER [--out DIR] [--sources NAME,...] [--lessons N,N,N,N]
 #                       [--answers own|labels|foreign] [--writer FOLDER] [--further N] [--rows N]
 #
-# data/listening/README.md tells what each stage does. An estimated three hours on two cores, half of them training. It
-# can be interrupted and run again: what is done is not done twice.
+# data/listening/README.md tells what each stage does. An estimated three and a half hours on two cores, two of them
+# training. It can be interrupted and run again: what is done is not done twice.
 #
 #   --sakura FOLDER   a checkout of https://github.com/ckyang1124/SAKURA: real recordings for training and for the table
 #   --out DIR         where everything goes (default: listening)
 #   --sources NAME,...  of the corpus (default: all of them, which needs Linux on x86-64, Python 3.11 or 3.12 and a
 #                     mirror of Debian; the lessons need "sakura" alone)
-#   --lessons N,...   steps of three lessons: a few questions about language, sex of the voice and emotion; hundreds of
-#                     them, with clips as other microphones and rooms would have recorded them; and requests of other
-#                     kinds among them; the adapter is the last one's (default: 240,400,320)
+#   --lessons N,...   steps of four lessons: a few questions about language, sex of the voice and emotion; hundreds of
+#                     them, with clips as other microphones and rooms would have recorded them; requests of other
+#                     kinds among them; and more of emotion; the adapter is the mean of the last two (default:
+#                     240,400,320,300)
 #   --answers labels  learn from bare values ("male") in place of the model's own answers, for comparison: the same OUT
 #                     then has both adapters (default: own)
 #   --answers foreign learn from another language model's answers to the same questions, likewise
@@ -94,7 +95,7 @@ export_to() {
     unless_there "$2" "$desta" export --workdir "$1" --out "$2"
 }
 
-out=listening sakura='' sources='' lessons=240,400,320 answers=own writer='' further=0 rows=4
+out=listening sakura='' sources='' lessons=240,400,320,300 answers=own writer='' further=0 rows=4
 while (($#)); do
     case $1 in
     --help | -h)
@@ -115,7 +116,7 @@ while (($#)); do
     shift
 done
 [[ -n $out ]] || refuse "--out needs a folder"
-[[ $lessons =~ ^[1-9][0-9]*(,[1-9][0-9]*){2}$ ]] || refuse "--lessons must be three numbers above 0, not '$lessons'"
+[[ $lessons =~ ^[1-9][0-9]*(,[1-9][0-9]*){3}$ ]] || refuse "--lessons must be four numbers above 0, not '$lessons'"
 [[ $rows =~ ^[1-9][0-9]*$ ]] || refuse "--rows must be a number above 0, not '$rows'"
 [[ $further =~ ^(0|[1-9][0-9]*)$ ]] || refuse "--further must be a number, not '$further'"
 [[ $answers =~ ^(own|labels|foreign)$ ]] || refuse "--answers must be own, labels or foreign, not '$answers'"
@@ -127,7 +128,7 @@ else
 fi
 by='' # what tells apart, at a name's end, what comes of other answers; another writer's are others again
 [[ $answers == own ]] || by=_$answers${writer:+_$(basename "$writer")}
-stages=$((further ? 12 : 10))
+stages=$((further ? 13 : 11))
 [[ -n $sakura ]] || refuse "--sakura must be given: hearing is learned from its recordings"
 [[ -d $sakura/data ]] || refuse "$sakura is no checkout of SAKURA: it has no folder data"
 
@@ -152,10 +153,11 @@ taught=(
     "first_language=5 first_gender=6 first_emotion=4"
     "language=3 language_varied=3 gender=4 gender_varied=12 emotion=3 emotion_varied=3 first_gender_varied=4 first_emotion=2"
     "language=3 language_varied=3 gender=2 gender_varied=8 emotion=3 emotion_varied=5 kinds=8"
+    "language=2 language_varied=2 gender=2 gender_varied=6 emotion=6 emotion_varied=10 first_emotion=2 kinds=8"
 )
 if [[ $answers == labels ]]; then # other kinds of request have none
     unset 'lesson_rows[-1]'
-    taught[2]=${taught[2]% kinds=*}
+    taught=("${taught[@]% kinds=*}")
 fi
 # Rows about each clip: the fewer clips, the more; and versions of each row, with its clip varied.
 declare -A per_clip=([first_language]=2 [first_gender]=2 [first_emotion]=2 [language]=2 [gender]=4 [emotion]=6 [kinds]=3)
@@ -193,10 +195,10 @@ done
 
 IFS=, read -ra steps <<<"$lessons"
 model=$out/model run='' runs=() taught_so_far=lessons$by # a run's name says what it was made by: other lessons are other runs
-for lesson in 1 2 3; do
-    stage "Lesson $lesson"
-    taught_so_far+=_${steps[lesson - 1]}
-    train_on "$taught_so_far" "${steps[lesson - 1]}" "${taught[lesson - 1]}"
+for lesson in "${!taught[@]}"; do
+    stage "Lesson $((lesson + 1))"
+    taught_so_far+=_${steps[lesson]}
+    train_on "$taught_so_far" "${steps[lesson]}" "${taught[lesson]}"
 done
 
 if ((further)); then
@@ -220,7 +222,8 @@ fi
 
 stage "The adapter"
 export_to "$run" "${run}_adapter"
-"$python" data/listening/average.py --adapter "${run}_adapter" --out "$out/adapter$by" --dtype bfloat16 --overwrite
+"$python" data/listening/average.py --adapter "${runs[-2]}_adapter" "${run}_adapter" --out "$out/adapter$by" \
+    --dtype bfloat16 --overwrite
 
 stage "The table"
 "$python" data/listening/table/table.py --corpus "$out/corpus" --model "$out/model" --adapter "$answers=$out/adapter$by" \

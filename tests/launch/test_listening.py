@@ -78,21 +78,26 @@ def folder_name(path):
 
 
 def test_each_lesson_goes_on_from_the_one_before(listen):
-    calls = listen("--lessons", "1,2,3")
+    calls = listen("--lessons", "1,2,3,4")
     trained = [call for call in calls if call[0] == "train"]
-    assert [folder_name(flag(call, "--workdir")) for call in trained] == ["lessons_1", "lessons_1_2", "lessons_1_2_3"]
+    assert [folder_name(flag(call, "--workdir")) for call in trained] == [
+        "lessons_1",
+        "lessons_1_2",
+        "lessons_1_2_3",
+        "lessons_1_2_3_4",
+    ]
     checkpoints = [folder_name(flag(call, "--config.model.checkpoint")) for call in trained]
-    assert checkpoints == ["model", "lessons_1_model", "lessons_1_2_model"]
-    assert [flag(call, "--config.train.steps") for call in trained] == ["1", "2", "3"]
+    assert checkpoints == ["model", "lessons_1_model", "lessons_1_2_model", "lessons_1_2_3_model"]
+    assert [flag(call, "--config.train.steps") for call in trained] == ["1", "2", "3", "4"]
 
 
 def test_a_lesson_draws_from_rows_that_were_written(listen):
-    calls = listen("--lessons", "1,2,3")
+    calls = listen("--lessons", "1,2,3,4")
     written = {folder_name(flag(call, "--out")) for call in calls if call[0] == "records"}
     asked = [drawn_from(call) for call in calls if call[0] == "train"]
     assert set().union(*asked) == written
     assert all(name.startswith("first_") for name in asked[0])
-    assert "kinds" in asked[2] and "kinds" not in asked[1]
+    assert ["kinds" in lesson for lesson in asked] == [False, False, True, True]
     assert all(weight > 0 for lesson in asked for weight in lesson.values())
 
 
@@ -104,7 +109,7 @@ def drawn_from(call):
 
 
 def test_the_first_questions_are_few_and_the_others_many(listen):
-    calls = [call for call in listen("--lessons", "1,2,3") if call[0] == "construct"]
+    calls = [call for call in listen("--lessons", "1,2,3,4") if call[0] == "construct"]
     asked = {folder_name(flag(call, "--out")): last_flags(call) for call in calls}
     for name, flags in asked.items():
         pool = load_pool([str(LAUNCH.parent / flags["--instructions"])]).without(flags["--leave_out"].split(","))
@@ -119,23 +124,23 @@ def adapter_of(calls):
     return folder_name(flag(call, "--out")), [folder_name(word) for word in call[2 : call.index("--out")]]
 
 
-def test_other_lessons_are_other_runs_and_the_adapter_is_the_last_ones(listen):
-    calls = listen("--lessons", "1,2,3")
-    assert adapter_of(calls) == ("adapter", ["lessons_1_2_3_adapter"])
-    calls = listen("--lessons", "1,4,5")
-    assert adapter_of(calls) == ("adapter", ["lessons_1_4_5_adapter"])
+def test_other_lessons_are_other_runs_and_the_adapter_is_the_mean_of_the_last_two(listen):
+    calls = listen("--lessons", "1,2,3,4")
+    assert adapter_of(calls) == ("adapter", ["lessons_1_2_3_adapter", "lessons_1_2_3_4_adapter"])
+    calls = listen("--lessons", "1,2,5,6")
+    assert adapter_of(calls) == ("adapter", ["lessons_1_2_5_adapter", "lessons_1_2_5_6_adapter"])
     exports = [folder_name(flag(call, "--workdir")) for call in calls if call[0] == "export"]
-    assert exports == ["lessons_1_4", "lessons_1_4_5"]  # the first is there
-    assert folder_name(flag(calls[-1], "--out")) == "lessons_1_4_5"  # the table's
+    assert exports == ["lessons_1_2_5", "lessons_1_2_5_6"]  # those before are there
+    assert folder_name(flag(calls[-1], "--out")) == "lessons_1_2_5_6"  # the table's
 
 
 def test_bare_labels_are_another_run_beside_it(listen):
-    listen("--lessons", "1,2,3")
-    calls = listen("--lessons", "1,2,3", "--answers", "labels")
+    listen("--lessons", "1,2,3,4")
+    calls = listen("--lessons", "1,2,3,4", "--answers", "labels")
     trained = [call for call in calls if call[0] == "train"]
-    assert [folder_name(flag(call, "--workdir")) for call in trained][::2] == [
+    assert [folder_name(flag(call, "--workdir")) for call in trained][::3] == [
         "lessons_labels_1",
-        "lessons_labels_1_2_3",
+        "lessons_labels_1_2_3_4",
     ]
     drawn = [name for call in trained for name in drawn_from(call)]
     assert all(name.endswith("_labels") for name in drawn) and not [name for name in drawn if "kinds" in name]
@@ -146,7 +151,7 @@ def test_bare_labels_are_another_run_beside_it(listen):
 def test_another_writer_answers_the_same_questions(listen, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text("{}")
-    calls = listen("--lessons", "1,2,3", "--answers", "foreign", "--writer", str(tmp_path / "other"))
+    calls = listen("--lessons", "1,2,3,4", "--answers", "foreign", "--writer", str(tmp_path / "other"))
     (converted,) = [call for call in calls if folder_name(last_flags(call).get("--out", "")) == "model_foreign_other"]
     assert converted[0] == "convert" and last_flags(converted)["--llm"] == str(tmp_path / "other")
     own, other = [call for call in calls if call[0] == "construct" and "/gender" in flag(call, "--out")]
@@ -160,20 +165,20 @@ def test_another_writer_answers_the_same_questions(listen, tmp_path):
 
 
 def test_rows_of_every_kind_are_as_many_as_was_asked(listen):
-    calls = listen("--lessons", "1,2,3", "--further", "5", "--rows", "7", "--sources", "sakura")
+    calls = listen("--lessons", "1,2,3,4", "--further", "5", "--rows", "7", "--sources", "sakura")
     (recorded,) = [call for call in calls if call[0] == "construct" and flag(call, "--out").endswith("recorded_7")]
     assert flag(recorded, "--rows_per_clip") == "7"
     last = [call for call in calls if call[0] == "train"][-1]
-    assert folder_name(flag(last, "--workdir")) == "lessons_1_2_3_further_5_7"
+    assert folder_name(flag(last, "--workdir")) == "lessons_1_2_3_4_further_5_7"
     assert "every_7" in drawn_from(last)
-    assert adapter_of(calls) == ("adapter", ["lessons_1_2_3_further_5_7_adapter"])
+    assert adapter_of(calls) == ("adapter", ["lessons_1_2_3_4_adapter", "lessons_1_2_3_4_further_5_7_adapter"])
     (corpus,) = [call for call in calls if call[0].endswith("make.py")]
     assert flag(corpus, "--sources") == "sakura"
 
 
 @pytest.mark.parametrize(("sources", "kinds"), [("sakura", []), ("all", ["synthesised", "dialogue", "sound", "music"])])
 def test_kinds_of_clips_that_the_sources_lack_have_no_rows(listen, sources, kinds):
-    calls = listen("--lessons", "1,2,3", "--further", "5", "--sources", sources)
+    calls = listen("--lessons", "1,2,3,4", "--further", "5", "--sources", sources)
     written = [folder_name(flag(call, "--out")) for call in calls if call[0] == "construct"]
     assert written[7:] == ["recorded_4", *kinds, "validation"]
     assert [flag(call, "--source") for call in calls if is_of(call, "synthesised")] == (
@@ -189,13 +194,14 @@ def is_of(call, rows):
 
 
 def test_the_table_is_told_of_every_lesson(listen):
-    table = listen("--lessons", "1,2,3", "--further", "6")[-1]
+    table = listen("--lessons", "1,2,3,4", "--further", "6")[-1]
     name, _, runs = table[table.index("--trained") + 1].partition("=")
     assert name == "own" and [folder_name(run) for run in runs.split(",")] == [
         "lessons_1",
         "lessons_1_2",
         "lessons_1_2_3",
-        "lessons_1_2_3_further_6_4",
+        "lessons_1_2_3_4",
+        "lessons_1_2_3_4_further_6_4",
     ]
 
 
@@ -227,7 +233,7 @@ def test_kinds_of_instruction_that_the_table_asks_are_not_trained_on():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--lessons", "1,2"], "--lessons must be three numbers"),
+        (["--lessons", "1,2,3"], "--lessons must be four numbers"),
         (["--rows", "0"], "--rows must be a number above 0"),
         (["--answers", "mine"], "--answers must be own, labels or foreign"),
         (["--answers", "labels", "--further", "1"], "goes without --further"),
