@@ -4,19 +4,24 @@
 #   launch/environment.sh ENV LOCK [PACKAGE==VERSION ...]
 #
 # The packages named after the lock file are installed without what they ask for.
-# PYTHON names the Python to use; by default the first of python3, python3.11, python3.12 and python3.13 that is 3.11 or newer.
+# PYTHON names the Python to use; without it, the first of python3, python3.11, python3.12 and python3.13 that is 3.11 or newer.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 find_python() {
-    local candidate
-    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.11 python3.12 python3.13; do
+    local candidate candidates=(python3 python3.11 python3.12 python3.13)
+    [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
+    for candidate in "${candidates[@]}"; do
         if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$candidate"
             return
         fi
     done
-    echo "environment: no Python 3.11 or newer with venv found; install one, or name one with PYTHON=/path/to/python3" >&2
+    if [[ ${PYTHON:-} ]]; then
+        echo "environment: PYTHON=$PYTHON is no Python 3.11 or newer with venv" >&2
+    else
+        echo "environment: no Python 3.11 or newer with venv found; install one, or name one with PYTHON=/path/to/python3" >&2
+    fi
     return 1
 }
 

@@ -41,7 +41,7 @@ write_rows() {
 write_lesson() {
     local name=$1 to=$2 metadata=$clips/hear_${1#first_}.jsonl questions=instructions tokens=12 left_out=$not_heard
     case $name in
-    kinds) metadata=$clips/speech.jsonl tokens=96 left_out="$held_out,hear,content,text task,clips" ;;
+    kinds) metadata=$clips/real.jsonl tokens=96 left_out="$held_out,hear,content,text task,clips" ;;
     first_*) questions=first_questions ;;
     *) left_out+=,$not_asked ;;
     esac
@@ -126,8 +126,6 @@ if [[ $answers == foreign ]]; then
 else
     [[ -z $writer ]] || refuse "--writer goes with --answers foreign"
 fi
-by='' # what tells apart, at a name's end, what comes of other answers; another writer's are others again
-[[ $answers == own ]] || by=_$answers${writer:+_$(basename "$writer")}
 stages=$((further ? 13 : 11))
 [[ -n $sakura ]] || refuse "--sakura must be given: hearing is learned from its recordings"
 [[ -d $sakura/data ]] || refuse "$sakura is no checkout of SAKURA: it has no folder data"
@@ -136,7 +134,10 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 sakura=$(cd "$sakura" && pwd)
+[[ $out != *[\',]* ]] || refuse "--out must be a folder without ' and , in its path, not $out"
 writer=${writer:+$(cd "$writer" && pwd)}
+by='' # what tells apart, at a name's end, what comes of other answers; another writer's are others again
+[[ $answers == own ]] || by=_$answers${writer//\//_}
 cd "$repository"
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} TRANSFORMERS_NO_ADVISORY_WARNINGS=1
 environment=${ENVIRONMENT:-.venv}

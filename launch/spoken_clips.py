@@ -7,6 +7,7 @@ the voice and what is said. The sentences of validation.jsonl are not in train.j
 alone; from nothing, the same command makes the same files.
 """
 
+import _ctypes
 import argparse
 import ctypes
 import json
@@ -82,7 +83,7 @@ QUESTIONS = [
 
 
 class Espeak:
-    """eSpeak NG, through its C interface (speak_lib.h)."""
+    """eSpeak NG, through its C interface (speak_lib.h); loaded anew after `with`, whatever it said before."""
 
     SYNCHRONOUS, UTF8, ALL_IS_WELL = 2, 1, 0  # synthesise in the call, to the callback; the text's encoding; EE_OK
 
@@ -96,6 +97,13 @@ class Espeak:
         kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
         self.callback = kind(self._take)  # kept, for C does not count references
         self.library.espeak_SetSynthCallback(self.callback)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.library.espeak_Terminate()
+        _ctypes.dlclose(self.library._handle)
 
     def _take(self, samples, count: int, _events) -> int:
         if samples and count > 0:
@@ -116,18 +124,20 @@ class Espeak:
 def make(out: pathlib.Path, languages: list[str], sentences: int) -> dict[str, int]:
     """Writes the dataset, and returns how many rows each of its files has."""
     (out / "audio").mkdir(parents=True, exist_ok=True)
-    espeak = Espeak()
     rows = {"train": [], "validation": []}
-    for language in languages:
-        for number, words in enumerate(SENTENCES[language]):
-            held_out = number >= len(SENTENCES[language]) - HELD_OUT
-            if not held_out and number >= sentences:
-                continue
-            for speaker, voice in enumerate(VOICES):
-                clip = f"{language}-{voice}-{number}.wav"
-                seconds = write_clip(out / "audio" / clip, espeak, words, f"{language}+{voice}")
-                question = QUESTIONS[(number + speaker) % len(QUESTIONS)]
-                rows["validation" if held_out else "train"].append(row(clip, language, voice, words, seconds, question))
+    with Espeak() as espeak:
+        for language in languages:
+            for number, words in enumerate(SENTENCES[language]):
+                held_out = number >= len(SENTENCES[language]) - HELD_OUT
+                if not held_out and number >= sentences:
+                    continue
+                for speaker, voice in enumerate(VOICES):
+                    clip = f"{language}-{voice}-{number}.wav"
+                    seconds = write_clip(out / "audio" / clip, espeak, words, f"{language}+{voice}")
+                    question = QUESTIONS[(number + speaker) % len(QUESTIONS)]
+                    rows["validation" if held_out else "train"].append(
+                        row(clip, language, voice, words, seconds, question)
+                    )
     for split, lines in rows.items():
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_whole(out / f"{split}.jsonl", text.encode())

@@ -1,4 +1,4 @@
-"""The mean of adapters' weights. Of lessons that began from one another, it hears better than each.
+"""The mean of adapters' weights. Of lessons that began from one another, it can hear better than each.
 
     python data/listening/average.py --adapter lesson_4 lesson_5 --out adapter
 

@@ -62,8 +62,8 @@ def vowel(seconds, pitch=120.0):
 
 
 def sentence():
-    espeak = Espeak()
-    samples = np.frombuffer(espeak.say("My sister lives in a small house by the sea.", "en-us+f2"), np.int16)
+    with Espeak() as espeak:
+        samples = np.frombuffer(espeak.say("My sister lives in a small house by the sea.", "en-us+f2"), np.int16)
     return librosa.resample(samples / np.float32(32768), orig_sr=espeak.rate, target_sr=16000)
 
 

@@ -16,8 +16,9 @@ GREEDY = {"temperature": 0.0, "max_new_tokens": 6}
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory):
     """A clip in which somebody speaks, at eSpeak's 22,050 Hz."""
-    espeak, file = Espeak(), tmp_path_factory.mktemp("spoken") / "spoken.wav"
-    samples = np.frombuffer(espeak.say("The library is closed on Sunday.", "en-us+m3"), np.int16)
+    file = tmp_path_factory.mktemp("spoken") / "spoken.wav"
+    with Espeak() as espeak:
+        samples = np.frombuffer(espeak.say("The library is closed on Sunday.", "en-us+m3"), np.int16)
     soundfile.write(file, samples, espeak.rate)
     return str(file)
 

@@ -75,8 +75,8 @@ def test_the_same_command_makes_the_same_files(tmp_path):
 
 
 def test_a_voice_that_is_not_there_is_an_error():
-    with pytest.raises(ValueError, match="no voice nobody"):
-        spoken_clips.Espeak().say("Hello", "nobody")
+    with spoken_clips.Espeak() as espeak, pytest.raises(ValueError, match="no voice nobody"):
+        espeak.say("Hello", "nobody")
 
 
 @pytest.fixture(scope="module")
@@ -299,3 +299,11 @@ def test_a_copied_checkout_makes_an_environment_of_its_own(tmp_path):
     shutil.copytree(checkout, copy)
     assert "Making the Python environment .venv" in make(copy)
     assert not make(copy)
+
+
+def test_a_python_that_cannot_be_used_is_named(tmp_path):
+    command = [LAUNCH / "environment.sh", tmp_path / "env", LAUNCH / "requirements.lock"]
+    environment = os.environ | {"PYTHON": str(tmp_path / "python3.12")}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 1 and f"PYTHON={tmp_path}/python3.12 is no Python 3.11 or newer" in ended.stderr
+    assert not (tmp_path / "env").exists()

@@ -11,8 +11,10 @@ import pytest
 import soundfile
 
 sys.path.append(str(pathlib.Path(__file__).parents[2] / "data" / "listening" / "corpus"))
+sys.path.append(str(pathlib.Path(__file__).parents[2] / "data" / "listening" / "table"))
 import clips
 import found
+import held_out
 import lessons
 import make
 import music
@@ -94,6 +96,13 @@ def test_a_benchmark_clip_s_part_is_by_its_checksum(stem, split):
     assert sakura.part(stem) == split
 
 
+def test_the_table_has_the_same_rule_for_them():
+    for stem in (f"clip{number}" for number in range(200)):
+        assert held_out.is_test_clip(stem) == (sakura.part(stem) == "test")
+        assert bool(held_out.barred_by(stem)) == (sakura.part(stem) != "train")
+    assert held_out.MELD == sakura.MELD
+
+
 def test_of_the_benchmark_only_what_may_be_used_is(checkout, tmp_path):
     run(tmp_path / "out", "--sources", "sakura", "--sakura", str(checkout))
     train, test = (rows_of(tmp_path / "out" / split / "speech.jsonl") for split in ("train", "test"))
@@ -104,6 +113,7 @@ def test_of_the_benchmark_only_what_may_be_used_is(checkout, tmp_path):
     known = acted | {"audio": f"sakura/{ACTED}.flac", "gender": "male"}
     known |= {"caption": "A man speaks English and expresses sadness."}
     assert sorted(train, key=by_audio) == [known, common | {"audio": f"sakura/{TRAINED}.flac"}]
+    assert rows_of(tmp_path / "out" / "train" / "real.jsonl") == train
     unasked = acted | {"audio": f"sakura/{ACTED_TESTED}.flac", "held_out": "clip"}  # its actor is trained on
     unasked |= {"caption": "A person speaks English and expresses sadness."}
     assert sorted(test, key=by_audio) == [unasked, common | {"audio": f"sakura/{TESTED}.flac", "held_out": "clip"}]
@@ -306,7 +316,6 @@ def test_a_lesson_asks_about_one_attribute_of_values_that_are_alike_often():
         for n in range(count)
     ]
     rows += [{"audio": "acted", "source": "sakura", "language": "English", "emotion": "sad", "speaker": "1001"}]
-    rows += [{"audio": "made", "source": "espeak", "language": "Korean", "gender": "male"}]
     found = lessons.lessons(rows)
     asked = [row["audio"] for row in found["language"]]
     assert asked == [f"{language}-{n}" for language, count in [("English", 2), *voices_of[1:]] for n in range(count)]

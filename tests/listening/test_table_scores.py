@@ -114,9 +114,14 @@ def test_clips_of_sakura_are_for_testing_by_their_names(name, crc, testing):
     ("name", "followed", "not_followed"),
     [
         ("fewer than ten words", "A dog barks twice.", "A dog barks twice, and then a cat answers it."),
+        ("at most twenty words", "dog " * 20, "dog " * 21),
+        ("at least thirty words", "dog " * 30, "dog " * 29),
+        ("one sentence", "A dog barks.", "A dog barks. A cat answers."),
+        ("at least three sentences", "A dog. A cat. A cow.", "A dog. A cat."),
         ("one word", "Rooster.", "A rooster."),
         ("in French", "Une femme parle anglais dans cet enregistrement.", "12:30"),
         ("in French", "Un homme parle en français.", "Une femme"),
+        ("in Spanish", "Una mujer habla español en esta grabación.", "A woman speaks Spanish."),
         ("in German", "Eine Frau spricht auf Deutsch über das Wetter.", "A woman speaks about the weather."),
         ("a list", "Here:\n- a dog\n- a cat", "A dog and a cat."),
         ("a list", "1) a dog\n2) a cat", "1.5 seconds of a dog"),
@@ -124,14 +129,20 @@ def test_clips_of_sakura_are_for_testing_by_their_names(name, crc, testing):
         ("a numbered list", "1. a dog", "- a dog"),
         ("a numbered list", "Heard:\n 1) a dog", "1.5 seconds of a dog"),
         ("upper case", "A DOG.", "A Dog."),
+        ("lower case", "a dog.", "A dog."),
         ("JSON", '{"sound": "dog"}', "sound: dog"),
         ("JSON", '```json\n["dog"]\n```', '"dog"'),
         ("JSON", "[]", "12"),
         ("no commas", "A dog and a cat.", "A dog, a cat."),
+        ("quotation marks", '"A dog."', 'A "dog".'),
         ("a question", "Who is it?", "Who is it? A dog."),
         ("starts with a phrase", "In this audio a dog barks.", "A dog barks in this audio."),
         ("ends with a phrase", "A dog barks. That is all.", "That is all. A dog."),
+        ("a word in it", "Listen to the dog.", "A dog barks."),
+        ("a word left out", "A dog barks.", "The audio has a dog."),
+        ("a title", "<<A dog>> It barks.", "A dog: it barks."),
         ("yes or no", "Yes.", "Yes, somebody does."),
+        ("an exclamation", "A dog!", "A dog! It barks."),
     ],
 )
 def test_formats_are_checked_by_rules(name, followed, not_followed):
@@ -139,9 +150,8 @@ def test_formats_are_checked_by_rules(name, followed, not_followed):
     assert not formats.FORMATS[name].followed(not_followed)
 
 
-def test_every_format_can_be_checked():
-    for form in formats.FORMATS.values():
-        assert not form.followed("") and form.followed("A dog.") in (True, False)
+def test_no_format_is_followed_by_saying_nothing():
+    assert not [name for name, form in formats.FORMATS.items() if form.followed("")]
 
 
 def clips(values, kind="speech", column="gender", **row):
@@ -191,6 +201,16 @@ def test_chance_is_guessing_evenly_or_the_most_frequent_value():
 def sakura_question(track, hop, clip, label):
     row = {"track": track, "hop": hop, "file": f"{clip}.wav", "question": "Which? (a) cat (b) dog", "label": label}
     return Question(f"{track}/{hop}/{clip}", (), {}, Prompt("", ""), row)
+
+
+def test_television_is_never_trained_on_and_counted_apart():
+    questions = [sakura_question("Emotion", "single", clip, "(a) cat") for clip in ("dia1_utt2", "1001_DFA_SAD_XX")]
+    counts = hops.score(questions, {question.id: "(a) cat" for question in questions})["single"]
+    assert {name: one["count"] for name, one in counts.items()} == {
+        "Emotion": 2,
+        "Emotion, of MELD": 1,
+        "trained tracks": 1,
+    }
 
 
 def test_what_follows_is_counted_where_what_is_heard_was_right():

@@ -8,17 +8,16 @@ A value with more than twice the others' mean is cut to it.
 import collections
 
 ATTRIBUTES = ("language", "gender", "emotion")
-FIRST = "sakura"  # the source: many voices, recorded in many rooms
 
 
 def lessons(rows: list[dict]) -> dict[str, list[dict]]:
-    """For each attribute, the clips of the real recordings to ask about, with no other attribute.
+    """For each attribute, the clips to ask about, of all real recordings; the caption alone tells what else is known.
 
     A value that many more clips have than another has (English) is cut to the mean of the other values.
     """
     found = {}
     for attribute in ATTRIBUTES:
-        known = [row for row in rows if row["source"] == FIRST and row.get(attribute)]
+        known = [row for row in rows if row.get(attribute)]
         if attribute == "language":  # an acted voice says more of its emotion than of its language
             known = [row for row in known if not row.get("emotion")]
         found[attribute] = [_alone(row, attribute) for row in even(known, attribute)]

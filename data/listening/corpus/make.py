@@ -4,9 +4,10 @@
     python data/listening/corpus/make.py --out corpus --sources espeak,made    # some of it
 
 Writes OUT/audio (FLAC, 16 kHz, one channel, at most 8 seconds), OUT/train and OUT/test (speech.jsonl, dialogue.jsonl,
-sound.jsonl, music.jsonl: one object a clip, or a segment of a dialogue, in mixed order), OUT/train/hear_*.jsonl (real
-recordings again, with one attribute each: see lessons.py) and OUT/corpus.json (counts, hours, licences). What is there
-is not made twice; from nothing, the same command makes the same files.
+sound.jsonl, music.jsonl: one object a clip, or a segment of a dialogue, in mixed order), OUT/train/real.jsonl (the real
+recordings of speech.jsonl), OUT/train/hear_*.jsonl (those to ask about one attribute: see lessons.py) and
+OUT/corpus.json (counts, hours, licences). What is there is not made twice; from nothing, the same command makes the
+same files.
 
 SAKURA is a checkout of https://github.com/ckyang1124/SAKURA. Packages of other sources are downloaded into --cache,
 from the mirror of Debian in DEBIAN_MIRROR if that is set.
@@ -169,7 +170,9 @@ def write_metadata(out: pathlib.Path) -> dict:
         (out / split).mkdir(parents=True, exist_ok=True)
         for kind in KINDS:
             write_rows(out / split / f"{kind}.jsonl", lines[split, kind])
-    for attribute, rows in lessons.lessons(lines["train", "speech"]).items():
+    real = [row for row in lines["train", "speech"] if row["source"] == sakura.NAME]
+    write_rows(out / "train" / "real.jsonl", real)
+    for attribute, rows in lessons.lessons(real).items():
         write_rows(out / "train" / f"hear_{attribute}.jsonl", rows)
     corpus = summary(sources)
     write_whole(out / "corpus.json", json.dumps(corpus, indent=1, ensure_ascii=False) + "\n")

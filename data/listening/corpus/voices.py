@@ -1,6 +1,5 @@
 """Synthetic speech of eSpeak NG: women and men in many languages, at chosen rates, pitches and levels."""
 
-import _ctypes
 import pathlib
 import sys
 
@@ -55,12 +54,8 @@ class Speaker(spoken_clips.Espeak):
 
 def speak(words: str, voice: str, rate: int, pitch: int) -> np.ndarray:
     """The words by an eSpeak NG that is loaded anew, for it carries the waver of its voices over from what it said."""
-    speaker = Speaker()
-    try:
+    with Speaker() as speaker:
         return speaker.speak(words, voice, rate, pitch)
-    finally:
-        speaker.library.espeak_Terminate()
-        _ctypes.dlclose(speaker.library._handle)
 
 
 def trimmed(samples: np.ndarray) -> np.ndarray:

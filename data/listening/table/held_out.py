@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from desta_jax.evaluation.answers import read_lines
 KINDS = ("speech", "dialogue", "sound", "music")
 REAL = "sakura"  # the source of real recordings
 TRAINED_TRACKS = ("Language", "Gender", "Emotion")
+MELD = re.compile(r"dia\d+_utt\d+")
+"""Names of the Emotion track's clips that come from a television series, and are never trained on."""
 BARRED = {5: "for testing only", 7: "not to be touched"}
 """Why a recording of SAKURA is not trained on, by what divides the CRC-32 of its name."""
 _SOURCES = Path(__file__).parents[1]

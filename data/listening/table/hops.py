@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import share
-from held_out import TRAINED_TRACKS, is_test_clip
+from held_out import MELD, TRAINED_TRACKS, is_test_clip
 from perception import LANGUAGES
 
 from desta_jax.evaluation import sakura
@@ -27,8 +27,7 @@ def ask(folder: Path) -> list[Question]:
 
 def score(questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, Any]:
     """By hop and track the share that names the right option, by its text, another form of it or its letter, and no
-    other; and of the clips whose single-hop answer was right, the share whose multi-hop answer was too. `trained
-    tracks` leaves out those never trained on."""
+    other; and of the clips whose single-hop answer was right, the share whose multi-hop answer was too."""
     marks = {
         question.id: sakura.names_only(answers[question.id], question.row["label"], question.row["question"], FORMS)
         for question in questions
@@ -39,12 +38,19 @@ def score(questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str
         track, hop, clip = question.id.split("/", 2)
         if question.id not in marks:
             continue
-        known = [track] + [TRAINED] * (track in TRAINED_TRACKS)
-        for name in known:
+        for name in _counted_as(question.row):
             groups[hop][name].append(marks[question.id])
             if hop == "multi" and marks.get(f"{track}/single/{clip}"):
                 groups[GIVEN][name].append(marks[question.id])
     return {hop: {track: share(tracks[track]) for track in _all_last(tracks)} for hop, tracks in groups.items()}
+
+
+def _counted_as(row: Mapping[str, Any]) -> list[str]:
+    """A question's track; beside it, either what its clip is of that is never trained on, or all that is."""
+    track = row["track"]
+    if MELD.fullmatch(Path(row["file"]).stem):
+        return [track, f"{track}, of MELD"]
+    return [track] + [TRAINED] * (track in TRAINED_TRACKS)
 
 
 def _all_last(tracks: Iterable[str]) -> list[str]:
@@ -57,7 +63,7 @@ def chance(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
     for question in questions:
         row = question.row
         options = sum(f"({letter})" in row["question"] for letter in "abcdef")
-        for name in [row["track"]] + [TRAINED] * (row["track"] in TRAINED_TRACKS):
+        for name in _counted_as(row):
             groups[row["hop"]][name].append(100 / max(options, 1))
     return {
         hop: {track: round(sum(each) / len(each), 4) for track, each in tracks.items()}

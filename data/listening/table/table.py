@@ -33,7 +33,7 @@ from ask import Hearer, KeepingEar, Reader, open_reader, transcribe, zeroed
 from figures import Figure
 
 from desta_jax import generation
-from desta_jax.evaluation.answers import Answerer, predict, whole_lines
+from desta_jax.evaluation.answers import Answerer, newest, predict, whole_lines
 from desta_jax.evaluation.question import Question
 from desta_jax.generation import Model
 from desta_jax.generation.text import Backbone
@@ -254,10 +254,8 @@ class Table:
         about = f"{who}; {self.options.model}; {_fingerprint(model)}; transcripts {self.options.transcripts}"
         return about + f"; {self.dtype}" * (self.dtype != "float32")
 
-    def _rows(self, who: str, part: str) -> list[dict[str, Any]]:
-        """What was answered, a question's last answer."""
-        rows = whole_lines(self._folder(who, part) / "answers.jsonl")
-        return list({row["id"]: row for row in rows}.values())
+    def _rows(self, who: str, part: str) -> Sequence[Mapping[str, Any]]:
+        return newest(whole_lines(self._folder(who, part) / "answers.jsonl"))
 
     def _folder(self, who: str, part: str) -> Path:
         folder = self.out / who / part
