@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from desta_jax.clock import Pace
 from desta_jax.evaluation.question import Messages, Problems, Prompt, Question, ask
-from desta_jax.files import cut_to_whole_lines
+from desta_jax.files import cut_to_whole_lines, lock, write_whole
 
 
 class Answer(Protocol):
@@ -58,29 +59,18 @@ def predict(
         say: told how far it is.
 
     Raises:
-        ValueError: `out` was begun with another model, other prompts or lengths.
+        ValueError: `out` has answers of another model, or to other prompts or lengths; or another process writes it.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _check_settings(
-        out.with_name("settings.json"),
-        {
-            "model": model_name,
-            **about,
-            "system": system,
-            "user": user,
-            "max_new_tokens": max_new_tokens,
-            "temperature": temperature,
-        },
-    )
-    known = {row["id"]: row for row in newest(whole_lines(out)) if "error" not in row}
+    settings = {"model": model_name, **about, "system": system, "user": user}
+    settings |= {"max_new_tokens": max_new_tokens, "temperature": temperature}
     every = (_Asked.of(question, question.prompt.replaced(system, user)) for question in questions)
-    waiting = [
-        each for each in every if each.id not in known or known[each.id].get("asked", each.digest) != each.digest
-    ]
-    if len(waiting) < len(questions):
-        say(f"{len(questions) - len(waiting)} of {len(questions)} questions are answered already")
-    pace, failed = Pace(len(waiting)), 0
-    with out.open("a", encoding="utf-8") as file:
+    with _begun(out, settings) as (file, known):
+        waiting = [
+            each for each in every if each.id not in known or known[each.id].get("asked", each.digest) != each.digest
+        ]
+        if len(waiting) < len(questions):
+            say(f"{len(questions) - len(waiting)} of {len(questions)} questions are answered already")
+        pace, failed = Pace(len(waiting)), 0
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
             for row in _answer(batch, model, max_new_tokens, temperature):
@@ -148,10 +138,29 @@ def match(
     return answers
 
 
-def _check_settings(path: Path, settings: dict[str, Any]) -> None:
-    if not path.exists():
-        path.write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        return
+def forget_others(out: Path, about: Mapping[str, Any]) -> None:
+    """Takes away answers in `out` that are not by whom `about` says."""
+    beside = out.with_name("settings.json")
+    before = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    if any(before.get(key) != value for key, value in about.items()):
+        out.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _begun(out: Path, settings: Mapping[str, Any]) -> Iterator[tuple[IO[str], dict[str, Mapping[str, Any]]]]:
+    """The answers' file for this process alone, with its settings beside it; and the answers that are there, by id."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name("settings.json")
+    with out.open("a", encoding="utf-8") as file:
+        lock(file, f"another process is writing {out}: wait for it, or choose another --out")
+        known = {row["id"]: row for row in newest(whole_lines(out)) if "error" not in row}
+        if known and beside.exists():
+            _check_settings(beside, settings)
+        write_whole(beside, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+        yield file, known
+
+
+def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
     before = json.loads(path.read_text(encoding="utf-8"))
     changed = [key for key, value in settings.items() if before.get(key) != value]
     if changed:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -70,7 +72,9 @@ class Examiner:
         if self._transcriber is None:
             self._transcriber = restore_transcriber(run.folder, run.model.whisper, run.model.dtype, run.mesh)
         model = self._model(run, frozen, adapter, self._transcriber)
-        return evaluate_in_training(self._benchmarks, self._out, model, step, limit=self._limit, say=self._say)
+        return evaluate_in_training(
+            self._benchmarks, self._out, model, step, adapter=_digest(adapter), limit=self._limit, say=self._say
+        )
 
     @staticmethod
     def _model(run: Run, frozen: Tree, adapter: Tree, transcriber: Transcriber | None) -> Model:
@@ -92,6 +96,14 @@ def held_out(folders: tuple[str, ...], count: int) -> list[Sample]:
             except (OSError, ValueError) as error:  # the input leaves such samples out too
                 logging.warning("not shown: %s", error)
     return samples
+
+
+def _digest(adapter: Tree) -> str:
+    """Tells these weights from others."""
+    digest = hashlib.blake2b(digest_size=16)
+    for leaf in jax.tree.leaves(adapter):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def _with_sound(sample: Sample) -> list[dict[str, Any]]:

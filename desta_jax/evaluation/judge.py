@@ -13,7 +13,7 @@ from typing import Protocol
 
 from desta_jax.clock import Pace
 from desta_jax.endpoint import Completion, Endpoint
-from desta_jax.evaluation.answers import Answerer, whole_lines
+from desta_jax.evaluation.answers import Answer, whole_lines
 from desta_jax.evaluation.question import Messages
 
 SAY_EVERY = 30.0
@@ -123,11 +123,27 @@ class EndpointJudge:
                 file.write(json.dumps({"key": key, "verdicts": texts}, ensure_ascii=False) + "\n")
 
 
+class Reader(Protocol):
+    """A model of ours that reads, as desta_jax.generation makes it."""
+
+    def generate(
+        self,
+        messages: Sequence[Messages],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        top_p: float,
+        top_k: int,
+        repetition_penalty: float,
+        batch_size: int,
+    ) -> Sequence[Answer]: ...
+
+
 @dataclasses.dataclass
 class ModelJudge:
     """A model of ours as the judge; it reads text, no audio."""
 
-    model: Answerer
+    model: Reader
     name: str
     max_new_tokens: int = 512
     batch_size: int = 32
@@ -136,18 +152,21 @@ class ModelJudge:
     def verdicts(self, inquiries: Sequence[Inquiry]) -> list[list[str]]:
         """As Judge.verdicts. Where several samples are wanted at temperature 0, the one answer stands for all."""
         texts: dict[int, list[str]] = {number: [] for number in range(len(inquiries))}
-        several: dict[float, list[int]] = {}
+        several: dict[tuple[float, float], list[int]] = {}
         for number, inquiry in enumerate(inquiries):
-            numbers = several.setdefault(inquiry.temperature, [])
+            numbers = several.setdefault((inquiry.temperature, inquiry.top_p), [])
             numbers += [number] * (inquiry.samples if inquiry.temperature else 1)
         pace = Pace(sum(map(len, several.values())), SAY_EVERY)
-        for temperature, numbers in sorted(several.items()):
+        for (temperature, top_p), numbers in sorted(several.items()):
             for start in range(0, len(numbers), self.batch_size):
                 batch = numbers[start : start + self.batch_size]
                 answers = self.model.generate(
                     [inquiries[number].messages for number in batch],
                     max_new_tokens=self.max_new_tokens,
                     temperature=temperature,
+                    top_p=top_p,
+                    top_k=0,
+                    repetition_penalty=1.0,
                     batch_size=len(batch),
                 )
                 for number, answer in zip(batch, answers, strict=True):

@@ -97,6 +97,7 @@ def evaluate_in_training(
     model: Answerer,
     step: int,
     *,
+    adapter: str = "",
     limit: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
@@ -104,16 +105,18 @@ def evaluate_in_training(
 
     Args:
         benchmarks: {benchmark: its data}.
+        adapter: tells its weights from others; answers that other weights gave at this step are taken away.
         limit: questions of each.
         say: told how the work goes.
 
     Returns:
         {"mmau/sound": 70.57, ...}: the columns of the published tables that could be scored.
     """
-    figures = {}
+    figures, about = {}, {"adapter": adapter}
     for name, data in benchmarks.items():
         folder = Path(out) / f"step-{step}" / name
-        report = evaluate(name, data, folder, model=model, model_name=f"step {step}", limit=limit, say=say)
+        answers.forget_others(folder / "predictions.jsonl", about)
+        report = evaluate(name, data, folder, model=model, model_name=f"step {step}", about=about, limit=limit, say=say)
         figures |= {f"{name}/{column}": value for column, value in headline(report).items() if value is not None}
     return figures
 
@@ -198,7 +201,7 @@ def _evaluate_one(
 ) -> dict[str, Any]:
     split = settings.split or benchmark.splits[0]
     problems = Problems()
-    questions = _without_repeats(benchmark.read(_existing(data, predictions), split), problems)
+    questions = _without_repeats(_read(benchmark, _existing(data, predictions), split), problems)
     if predictions is None:
         rows = _predict(benchmark, questions, out / "predictions.jsonl", settings)
     else:
@@ -224,6 +227,13 @@ def _evaluate_one(
     }
     _write(out, report, table.write(benchmark, report))
     return report
+
+
+def _read(benchmark: Benchmark, data: Path, split: str) -> Sequence[Question]:
+    try:
+        return benchmark.read(data, split)
+    except KeyError as error:
+        raise ValueError(f"{data}: a row has no {error}; is this {benchmark.name} as distributed?") from error
 
 
 def _write(out: Path, report: Mapping[str, Any], tables: str) -> None:
@@ -277,7 +287,7 @@ def _read_predictions(benchmark: Benchmark, path: Path, split: str) -> list[dict
     if path.is_file() and path.suffix == ".jsonl":
         rows = answers.read_lines(path)
         if rows and all("id" in row and ("text" in row or "error" in row) for row in rows):
-            return rows
+            return answers.newest(rows) if any("asked" in row for row in rows) else rows
     return benchmark.read_predictions(path, split)
 
 

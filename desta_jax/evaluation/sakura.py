@@ -19,7 +19,6 @@ PROMPT = Prompt(
 )
 TRACKS = ("Animal", "Emotion", "Gender", "Language")
 HOPS = ("single", "multi")
-OPTION_MATCH = "option match"
 FORMS = {  # of options that are values of an attribute: another form of the option's word will do, by the rules below
     "female": ("woman", "women", "feminine", "girl", "lady"),
     "male": ("man", "men", "masculine", "boy", "gentleman", "guy"),

@@ -104,9 +104,8 @@ class Talk:
         whole = known + length_bucket(length - known)
         if cache is None:
             cache = _empty(self.tongue.audio_lm, self._rows, whole)
-        elif cache.columns < whole:
-            cache = _grow(cache, column_bucket(whole))
-        if known:
+        else:
+            cache = _grow(cache, column_bucket(whole)) if cache.columns < whole else cache
             cache = _forget(cache, np.int32(known))
         logits = None
         for start in range(known, whole, READ_AT_ONCE):

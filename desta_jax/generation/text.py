@@ -19,6 +19,8 @@ from desta_jax.models.shapes import NO_ADAPTER, DecoderShape, WhisperShape
 from desta_jax.programs import keep_programs
 from desta_jax.weights.folder import ModelFolder
 
+REMEMBERED = 100_000  # greedy answers
+
 
 @dataclasses.dataclass
 class Backbone:
@@ -43,7 +45,10 @@ class Backbone:
         asked = [(repr(messages), sampling, max_new_tokens) for messages in requests]
         new = {key: messages for key, messages in zip(asked, requests) if key not in self._answered}
         self._answered |= zip(new, self._write(list(new.values()), sampling, max_new_tokens))
-        return [self._answered[key] for key in asked]
+        answers = [self._answered[key] for key in asked]
+        for key in list(self._answered)[:-REMEMBERED]:
+            del self._answered[key]
+        return answers
 
     def is_cut(self, answer: Answer) -> bool:
         """Whether the answer reached the limit of new tokens without coming to an end."""
@@ -61,7 +66,11 @@ class Backbone:
         wishes: dict[int, Wish] = {}
         answers: dict[int, Answer] = {}
         for index, messages in enumerate(requests):
-            prompt = self.prompts.context(messages)
+            try:
+                prompt = self.prompts.context(messages)
+            except ValueError as error:
+                answers[index] = Answer(error=str(error))
+                continue
             limit = min(max_new_tokens, self.tongue.model.shape.max_positions - len(prompt.tokens))
             if limit < 1:
                 answers[index] = Answer(error=f"a prompt of {len(prompt.tokens)} tokens leaves no room for an answer")

@@ -23,6 +23,7 @@ from desta_jax.machine import cores
 from desta_jax.processes import die_with_parent
 from desta_jax.records import schema
 from desta_jax.records.read import RecordSource
+from desta_jax.records.workers import told_when_a_worker_dies
 
 VERSION = 1  # of the file; also to be raised when the rules of a prompt change
 PARALLEL_FROM = 20_000  # samples; below, starting processes takes longer than they save
@@ -148,7 +149,8 @@ def _measure_in_processes(
 ) -> Iterator[tuple[Lengths, list[str]]]:
     # Spawned, not forked: a fork would copy the locks of JAX's threads.
     context = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(processes, context, _begin, (source, prompts)) as pool:
+    pool = futures.ProcessPoolExecutor(processes, context, _begin, (source, prompts))
+    with pool, told_when_a_worker_dies():
         yield from pool.map(_measure_here, *zip(*chunks))
 
 

@@ -47,6 +47,11 @@ def sweep(
         ValueError: a mesh or remat that is none, or nothing that can be tried.
     """
     topology = parse_topology(topology_name)
+    for remat in remats:
+        if remat not in REMAT:
+            raise ValueError(f"remat: {remat!r} is none of {REMAT}")
+    for mesh in meshes:
+        _sizes(mesh)
     pairs = itertools.product(meshes or _meshes(topology), remats or REMAT)
     ladders = [(mesh, remat, sorted(batches) or _batches(config, topology, mesh)) for mesh, remat in pairs]
     results, refused = [], []
@@ -103,8 +108,6 @@ def _batches(config: ConfigDict, topology: Topology, mesh: str) -> list[int]:
 
 
 def _with(config: ConfigDict, batch: int, remat: str, mesh: str) -> ConfigDict:
-    if remat not in REMAT:
-        raise ValueError(f"remat: {remat!r} is none of {REMAT}")
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.train.batch_size, config.remat = batch, remat

@@ -35,7 +35,7 @@ OUT_OF_MEMORY = {
 """The ways in which the compiler says how much a program wants that does not fit, and of what."""
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 MEMORY = ("argument_size_in_bytes", "output_size_in_bytes", "alias_size_in_bytes", "temp_size_in_bytes",
-          "generated_code_size_in_bytes", "peak_memory_in_bytes")  # fmt: skip
+          "generated_code_size_in_bytes")  # fmt: skip
 
 
 def main() -> None:

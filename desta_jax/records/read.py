@@ -187,4 +187,9 @@ class _RemoteFiles:
         self._filesystem = filesystem
 
     def read(self, path: str, offset: int, length: int) -> bytes:
-        return self._filesystem.cat_file(path, start=offset, end=offset + length)
+        try:
+            return self._filesystem.cat_file(path, start=offset, end=offset + length)
+        except OSError:
+            raise
+        except Exception as error:  # each store has its own, once it has tried again itself
+            raise OSError(f"{path}: {error!r}") from error

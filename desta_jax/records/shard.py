@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import zipfile
 from collections.abc import Callable
 
 import numpy as np
@@ -44,6 +45,8 @@ class ShardNote:
         about = json.dumps({"size": self.size, "rejections": rejections, "stamps": self.stamps})
         with open(path + ".part", "wb") as file:
             np.savez(file, about=np.array(about), **self.columns)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(path + ".part", path)
 
     @classmethod
@@ -101,7 +104,10 @@ def usable_note(task: ShardTask) -> ShardNote | None:
     """The note of a shard that an earlier run made, if the shard is whole and its rejected clips are as they were."""
     if not os.path.exists(task.note) or not os.path.exists(task.file):
         return None
-    note = ShardNote.read(task.note)
+    try:
+        note = ShardNote.read(task.note)
+    except (EOFError, ValueError, KeyError, zipfile.BadZipFile):  # cut short when the machine went down
+        return None
     if os.path.getsize(task.file) != note.size:
         return None
     if any(clip_stamp(clip, task.audio_root) != stamp for clip, stamp in note.stamps.items()):

@@ -87,8 +87,9 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
 
     def map(self, function: Callable, arguments: Iterable) -> list:
-        """function(argument) of each, in order."""
-        return list(self._pool.map(function, arguments))
+        """function(argument) of each, in order; raises ChildProcessError where a process died."""
+        with told_when_a_worker_dies():
+            return list(self._pool.map(function, arguments))
 
     def each(
         self, function: Callable, arguments: Iterable, progress: Progress, allowed_bad: float = float("inf")
@@ -108,7 +109,7 @@ class Workers:
             if not self._counters.stop.is_set():
                 some = itertools.islice(arguments, 2 * self._number - len(waiting))
                 # OSError: the pool, broken that moment, begins another worker with a queue that is closed already.
-                with _told_when_a_worker_dies(OSError):
+                with told_when_a_worker_dies(OSError):
                     waiting.extend(self._pool.submit(_run, function, argument) for argument in some)
             if not waiting:
                 return
@@ -120,13 +121,14 @@ class Workers:
             for future in done:
                 waiting.remove(future)
                 progress.shard_done()
-                with _told_when_a_worker_dies():
+                with told_when_a_worker_dies():
                     result = future.result()
                 yield result
 
 
 @contextlib.contextmanager
-def _told_when_a_worker_dies(*signs: type[Exception]):
+def told_when_a_worker_dies(*signs: type[Exception]):
+    """Turns a broken pool, or what else is a sign of one, into a ChildProcessError that says what to do."""
     try:
         yield
     except (futures.BrokenExecutor, *signs):

@@ -165,11 +165,10 @@ class _Reader:
         self._backbone = open_backbone(folder, dtype=dtype)
         say(f"the judge {folder} is loaded")
 
-    def generate(self, messages, *, max_new_tokens, temperature, batch_size):
+    def generate(self, messages, *, max_new_tokens, batch_size, **sampling):
         from desta_jax.generation import Sampling
 
-        sampling = Sampling(temperature, 1.0, top_k=0, repetition_penalty=1.0)
-        return self._backbone.write(messages, sampling, max_new_tokens)
+        return self._backbone.write(messages, Sampling(**sampling), max_new_tokens)
 
 
 VERB = Verb(

@@ -53,7 +53,7 @@ class StandInModel:
     answer: Callable
     asked: list = dataclasses.field(default_factory=list)
 
-    def generate(self, messages, *, max_new_tokens, temperature, batch_size):
+    def generate(self, messages, *, max_new_tokens, temperature, batch_size, **sampling):
         self.asked += messages
         given = [self.answer(each) for each in messages]
         return [
