@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import datetime
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -30,8 +29,9 @@ from desta_jax.records.rows import AUDIO_LOCATOR, ROLES
 
 MARKERS = ("<start_audio>", "<end_audio>")  # plain text around the locator: in training rows, added in inference
 TRANSCRIPT_LIMIT = 100  # tokens of a transcript in training
-TODAY = datetime.date(2024, 7, 26)
-"""What a chat template takes for today, whenever that is: Llama 3.1's own default. A sample's tokens never change."""
+TODAY = "26 Jul 2024"
+"""What Llama's chat templates write for today: 3.1's own default, where 3.2's would ask the clock. A sample's tokens are
+the same on every day."""
 
 AUDIO_CUT = "the cut to max_length falls inside the positions of a clip"
 NO_LABEL = "the cut to max_length leaves nothing of the response"
@@ -120,7 +120,7 @@ class PromptBuilder:
         """Changes with anything that changes the tokens of a sample."""
         parts = [self._backend.to_str(), str(self._tokenizer.chat_template), self._tokenizer.eos_token]
         parts += [str(self.prompt_size), self.placeholder_token, self.audio_locator, str(TRANSCRIPT_LIMIT)]
-        parts += [json.dumps(self._tokenizer.special_tokens_map, sort_keys=True), TODAY.isoformat()]
+        parts += [json.dumps(self._tokenizer.special_tokens_map, sort_keys=True), TODAY]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def training(self, messages: Messages, response: str, max_length: int) -> Example | Rejection:
@@ -209,7 +209,7 @@ class PromptBuilder:
         clips = _check_messages(messages)
         try:
             text = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, strftime_now=TODAY.strftime
+                messages, tokenize=False, add_generation_prompt=True, date_string=TODAY
             )
         except (jinja2.TemplateError, TypeError) as error:  # TypeError: Python's own, for a key of another form
             raise ValueError(f"The tokenizer's chat template refuses these messages: {error}") from error

@@ -60,6 +60,12 @@ def test_replies_depend_on_the_request_and_the_seed_alone(backbone):
     assert model.write(REQUESTS[:2], hot, seed=3) == first[:2]
 
 
+def test_a_request_that_cannot_be_asked_costs_no_other(backbone):
+    wrong = [{"role": "user", "content": "Hear <|AUDIO|>"}]
+    answers = backbone.write([REQUESTS[0], wrong, REQUESTS[1]], Sampling(0), 4)
+    assert "<|AUDIO|>" in answers[1].error and answers[0].token_ids and answers[2].token_ids
+
+
 def test_what_is_asked_again_is_not_written_again(backbone, monkeypatch):
     written, write_batch = [], Backbone._write_batch
 

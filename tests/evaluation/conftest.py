@@ -52,9 +52,11 @@ class StandInModel:
 
     answer: Callable
     asked: list = dataclasses.field(default_factory=list)
+    drawn: list = dataclasses.field(default_factory=list)
 
-    def generate(self, messages, *, max_new_tokens, temperature, batch_size, **sampling):
+    def generate(self, messages, *, max_new_tokens, batch_size, **sampling):
         self.asked += messages
+        self.drawn.append(sampling)
         given = [self.answer(each) for each in messages]
         return [
             Reply(error=str(each)) if isinstance(each, Exception) else Reply(each, ("heard",), (1, 2)) for each in given

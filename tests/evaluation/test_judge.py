@@ -104,6 +104,8 @@ def test_a_model_of_ours_judges_with_as_many_samples_as_wanted(model):
     judge = ModelJudge(said, "ours")
     inquiries = [inquiry(0), inquiry(1, samples=3, temperature=0.5), inquiry(2), inquiry(3, samples=3)]
     assert judge.verdicts(inquiries) == [["yes"], ["yes"] * 3, [], ["yes"]]
+    judge.verdicts([inquiry(0, samples=2, temperature=0.5, top_p=0.95)])
+    assert said.drawn[-1] == {"temperature": 0.5, "top_p": 0.95, "top_k": 0, "repetition_penalty": 1.0}
 
 
 def test_judges_say_how_far_they_are(endpoint, tmp_path, model, monkeypatch):

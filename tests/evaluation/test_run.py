@@ -1,5 +1,6 @@
 """Predictions that are resumed, matched, partial or broken; all benchmarks at once; scores during training."""
 
+import fcntl
 import json
 
 import pyarrow
@@ -110,6 +111,37 @@ def test_resuming_with_another_prompt_is_an_error(data, tmp_path, model):
     evaluate("mmau", data, tmp_path / "out", model=model(lambda _: "Ann"), limit=1)
     with pytest.raises(ValueError, match="(?s)choose another --out.*system: None then, 'Guess.' now"):
         evaluate("mmau", data, tmp_path / "out", model=model(lambda _: "Ann"), system="Guess.")
+
+
+def test_settings_hold_for_answers_and_one_process_writes_them(data, tmp_path, model):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("mmau", data, tmp_path / "out", model=model(interrupt), system="Gess.")
+    report = evaluate("mmau", data, tmp_path / "out", model=model(lambda _: "Ann"), system="Guess.")
+    assert report["answered"] == 4
+    with (tmp_path / "out/predictions.jsonl").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another process is writing .*predictions.jsonl"):
+            evaluate("mmau", data, tmp_path / "out", model=model(lambda _: "Ann"), system="Guess.")
+
+
+def test_our_own_predictions_are_scored_again_as_they_were(data, tmp_path, model, write_wav):
+    evaluate("mmau", data, tmp_path / "out", model=model(lambda _: "Ann"))
+    write_wav(data / "clips/q1.wav", hz=700)
+    first = evaluate("mmau", data, tmp_path / "out", model=model(lambda _: "Bob"))
+    again = evaluate("mmau", data, tmp_path / "again", predictions=tmp_path / "out")
+    assert again["scores"] == first["scores"] and again["answered"] == 4 and again["problems"] == {}
+
+
+def test_data_of_another_form_are_named(data, tmp_path, model):
+    file = data / "mmau-test-mini.json"
+    rows = json.loads(file.read_text())
+    del rows[2]["choices"]
+    file.write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match="mmau: a row has no 'choices'; is this mmau as distributed"):
+        evaluate("mmau", data, tmp_path / "out", model=model(lambda _: "Ann"))
 
 
 def test_missing_audio_is_named_and_asked_again_once_it_is_there(data, tmp_path, model, write_wav):
@@ -230,6 +262,17 @@ def test_scores_during_training(data, tmp_path, model):
     figures = evaluate_in_training({"mmau": data}, tmp_path / "out", model(lambda _: "Ann"), 30, limit=2)
     assert figures == {"mmau/speech": 100.0, "mmau/average": 100.0}
     assert (tmp_path / "out/step-30/mmau/scores.json").exists()
+
+
+def test_what_other_weights_answered_at_a_step_is_asked_again(data, tmp_path, model):
+    def score(answer, adapter):
+        said = model(lambda _: answer)
+        figures = evaluate_in_training({"mmau": data}, tmp_path / "out", said, 30, adapter=adapter)
+        return figures["mmau/average"], len(said.asked)
+
+    assert score("Ann", "one") == (100, 4)
+    assert score("Bob", "one") == (100, 0)
+    assert score("Bob", "other") == (0, 4)
 
 
 def test_what_is_wrong_is_said(data, tmp_path, model):

@@ -37,6 +37,20 @@ def test_turns_are_answered_as_without_the_cache_and_read_only_what_is_new(chat,
     assert [message["role"] for message in chat.messages] == ["system"] + ["user", "assistant"] * 3
 
 
+def test_a_cache_of_which_nothing_is_known_is_forgotten(load):
+    model = load()
+    wishes = [
+        model.wish_for(
+            Request((), LIMIT, Sampling(0)), model.prompts.inference([{"role": "user", "content": text}], []), []
+        )
+        for text in ("Who are you, and what do you hear?", "What?")
+    ]
+    before = Talk(model.tongue, wishes[:1])
+    before.answers()
+    after = Talk(model.tongue, wishes[1:], known=before.speech.cache)
+    assert after.answers() == Talk(model.tongue, wishes[1:]).answers()
+
+
 def test_a_turn_that_fails_leaves_the_conversation_as_it_was(chat):
     first = "".join(chat.say("Who are you?"))
     with pytest.raises(FileNotFoundError, match="nothing.wav"):

@@ -244,6 +244,17 @@ def test_the_fingerprint_follows_what_changes_the_tokens(tokenizers):
     assert PromptBuilder(llama, SIZE, reserved).fingerprint == builders[0].fingerprint
 
 
+def test_special_tokens_are_in_the_fingerprint_and_today_is_not_in_the_tokens(tokenizers):
+    llama, reserved = tokenizers["llama"]
+    dated, marked = copy.deepcopy(llama), copy.deepcopy(llama)
+    template = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    dated.chat_template = template + "Today {{ date_string }}." + str(llama.chat_template)
+    text = PromptBuilder(dated, SIZE, reserved).context([{"role": "user", "content": "Who?"}])
+    assert "Today 26 Jul 2024." in dated.decode(text.tokens)
+    marked.bos_token = reserved
+    assert PromptBuilder(marked, SIZE, reserved).fingerprint != PromptBuilder(llama, SIZE, reserved).fingerprint
+
+
 WRONG_MESSAGES = {
     "no messages": ([], "at least one message"),
     "not a list": ("hello", "must be a list"),

@@ -125,11 +125,13 @@ def test_a_sweep_by_itself(compiler, micro_config):
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"), [({"meshes": ["4"]}, "expected data x fsdp x tensor"), ({"remats": ["some"]}, "is none of")]
+    ("asked", "message"),
+    [({"meshes": ["1x4x1", "4"]}, "expected data x fsdp x tensor"), ({"remats": ["all", "some"]}, "is none of")],
 )
 def test_a_sweep_of_nothing_says_why(compiler, micro_config, asked, message):
     with pytest.raises(ValueError, match=message):
         sweep.sweep(micro_config, "v5e-4", **asked)
+    assert not compiler.asked
 
 
 def test_a_sweep_does_not_rank_what_a_run_would_refuse(compiler, micro):

@@ -81,6 +81,20 @@ def test_remote_records_are_read_through_fsspec(records):
     assert remote.text(4) == local.text(4)
 
 
+def test_a_stores_own_errors_are_errors_of_reading(records, monkeypatch):
+    class ServerError(Exception):
+        pass
+
+    def fail(*_, **__):
+        raise ServerError("503")
+
+    fsspec.filesystem("memory").put(str(records), "/bucket/failing", recursive=True)
+    remote = RecordSource("memory://bucket/failing")
+    monkeypatch.setattr(remote._files._filesystem, "cat_file", fail)
+    with pytest.raises(OSError, match="ServerError"):
+        remote[0]
+
+
 def test_shards_without_an_index_are_read_through(records, copy):
     (copy / "index.npz").unlink()
     source, expected = RecordSource(copy / "*.tfrecord-*"), RecordSource(records)

@@ -19,6 +19,7 @@ import soundfile
 from desta_jax.audio import load
 from desta_jax.records import schema, workers, write
 from desta_jax.records.read import RecordSource
+from desta_jax.records.shard import ShardNote, ShardTask, usable_note
 
 
 def rejected(out):
@@ -132,6 +133,16 @@ def test_a_killed_run_is_continued_and_gives_the_same_bytes(corpus, row, content
     assert contents(out) == contents(tmp_path / "expected")
     for shard, stamp in kept.items():
         assert (out / f"desta_aqa5m-train.tfrecord-{shard}-of-00010").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_note_that_was_cut_short_is_none(tmp_path, left):
+    task = ShardTask(str(tmp_path / "shard"), str(tmp_path / "note.npz"), "", 0)
+    (tmp_path / "shard").touch()
+    ShardNote(0, {}, {}, {}).write(task.note)
+    assert usable_note(task) is not None
+    os.truncate(task.note, left)
+    assert usable_note(task) is None
 
 
 def test_a_finished_directory_is_left_as_it_is(twelve, records, contents, tmp_path):
