@@ -267,12 +267,13 @@ def _check_values(config: ConfigDict) -> list[str]:
     )
     require(config.remat in REMAT, f"remat: {config.remat!r} is none of {REMAT}")
     adapter, data, train = config.adapter, config.data, config.train
-    require(config.seed >= 0, f"seed: must be 0 or more, got {config.seed}")
+    require(0 <= config.seed < 2**32, f"seed: must be from 0 to 2^32 - 1, got {config.seed}")
     for key in ("num_layers", "prompt_size"):
         require(adapter[key] >= 1, f"adapter.{key}: must be at least 1, got {adapter[key]}")
     for key in ("dropout", "lora_dropout"):
         require(0 <= adapter[key] < 1, f"adapter.{key}: must be from 0 to below 1, got {adapter[key]}")
     require(adapter.lora_rank >= 0, f"adapter.lora_rank: must be 0 (no LoRA) or more, got {adapter.lora_rank}")
+    require(adapter.lora_alpha > 0, f"adapter.lora_alpha: must be above 0, got {adapter.lora_alpha}")
     require(adapter.standardize_clips >= 0, "adapter.standardize_clips: must be 0 (as the reference: not) or more")
     require(list(adapter.tap_layers) == sorted(set(adapter.tap_layers)), "adapter.tap_layers: must rise")
     require(all(layer >= 0 for layer in adapter.tap_layers), "adapter.tap_layers: count from 0")
@@ -282,7 +283,7 @@ def _check_values(config: ConfigDict) -> list[str]:
     require(1 <= data.audio_seconds <= 30, f"data.audio_seconds: must be from 1 to 30, got {data.audio_seconds}")
     require(not data.weights or len(data.weights) == len(data.train), "data.weights: one for each of data.train, or ()")
     require(all(weight > 0 for weight in data.weights), "data.weights: must be above 0")
-    for key in ("threads", "workers", "prefetch"):
+    for key in ("row_length", "threads", "workers", "prefetch"):
         require(data[key] >= 0, f"data.{key}: must be 0 or more, got {data[key]}")
     require(data.prefetch >= 1 or not data.workers, "data.prefetch: must be at least 1 with data.workers")
     require(train.batch_size >= 1, f"train.batch_size: must be at least 1, got {train.batch_size}")
@@ -293,14 +294,15 @@ def _check_values(config: ConfigDict) -> list[str]:
         not data.pack or train.batch_size % max(1, data.clips_per_row) == 0,
         f"train.batch_size: {train.batch_size} clips are no whole number of rows of data.clips_per_row",
     )
-    if train.accumulate >= 1 and train.batch_size >= 1:
+    if min(train.accumulate, train.batch_size, data.clips_per_row) >= 1:
         rows = rows_per_step(config)
         require(
             rows >= 1 and rows % train.accumulate == 0,
             f"train.accumulate: {train.accumulate} does not divide the {rows} rows of a step (train.batch_size)",
         )
     mesh = [config.mesh[axis] for axis in ("data", "fsdp", "tensor")]
-    require(all(size == -1 or size >= 1 for size in mesh), "mesh: sizes are at least 1, or -1 for the rest")
+    for key, size in config.mesh.items():
+        require(size == -1 or size >= 1, f"mesh.{key}: must be at least 1, or -1 for the rest, got {size}")
     require(mesh.count(-1) <= 1, "mesh: only one axis can be -1")
     for key in ("every_steps", "keep"):
         require(config.checkpoint[key] >= 1, f"checkpoint.{key}: must be at least 1, got {config.checkpoint[key]}")
@@ -314,7 +316,12 @@ def _check_values(config: ConfigDict) -> list[str]:
     for key in ("alarm_seconds", "exit_seconds"):
         require(config.stall[key] >= 0, f"stall.{key}: must be 0 (never) or more, got {config.stall[key]}")
     require(config.log.every_steps >= 1, f"log.every_steps: must be at least 1, got {config.log.every_steps}")
-    require(config.optimizer.peak_learning_rate > 0, "optimizer.peak_learning_rate: must be above 0")
+    optimizer = config.optimizer
+    for key in ("peak_learning_rate", "eps"):
+        require(0 < optimizer[key] < math.inf, f"optimizer.{key}: must be above 0, got {optimizer[key]}")
+    for key in ("b1", "b2"):
+        require(0 <= optimizer[key] < 1, f"optimizer.{key}: must be from 0 to below 1, got {optimizer[key]}")
+    require(0 <= optimizer.weight_decay < math.inf, "optimizer.weight_decay: must be 0 or more")
     require(config.optimizer.warmup_steps >= 0, "optimizer.warmup_steps: must be 0 or more")
     require(config.optimizer.clip_norm >= 0, "optimizer.clip_norm: must be 0 (no clipping) or more")
     require(train.max_skipped_steps >= 1, f"train.max_skipped_steps: must be at least 1, got {train.max_skipped_steps}")

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import Any
 
 import jax
 
 
-def start(
-    coordinator: str | None = None, processes: int | None = None, index: int | None = None, **options: Any
-) -> None:
+def start(coordinator: str | None = None, processes: int | None = None, index: int | None = None) -> None:
     """Joins this process to the others of its run; on one machine it does nothing.
 
     On Cloud TPU and GKE nothing needs to be said: JAX finds the others. Elsewhere give all three arguments, or the
-    environment's JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. `options` are further ones of
-    jax.distributed.initialize.
+    environment's JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Raises:
         ValueError: some of the arguments are given and some are not.
@@ -36,9 +32,9 @@ def start(
                 "JAX_NUM_PROCESSES and JAX_PROCESS_ID in the environment: give all three"
             )
         address, count, number = given.values()
-        jax.distributed.initialize(address, int(count), int(number), **options)
+        jax.distributed.initialize(address, int(count), int(number))
     elif _several_tpu_hosts():
-        jax.distributed.initialize(**options)
+        jax.distributed.initialize()
 
 
 def _several_tpu_hosts() -> bool:

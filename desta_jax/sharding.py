@@ -189,7 +189,7 @@ def gather_width(parameters, path: str):
 
 
 def constrain_parts(x: jax.Array) -> jax.Array:
-    """The same for a batch cut into parts along a new leading axis."""
+    """Keeps the rows of a batch that is cut into parts, along a new leading axis, spread over the mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x

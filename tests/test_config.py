@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 
 import pytest
 
@@ -104,8 +105,16 @@ def test_every_wrong_key_is_named_at_once():
         ("optimizer.peak_learning_rate", 0.0),
         ("optimizer.warmup_steps", -1),
         ("optimizer.clip_norm", -1.0),
+        ("optimizer.peak_learning_rate", float("inf")),
+        ("optimizer.b1", 9.0),
+        ("optimizer.b2", 1.0),
+        ("optimizer.eps", 0.0),
+        ("optimizer.weight_decay", -1.0),
+        ("adapter.lora_alpha", 0.0),
+        ("data.row_length", -7),
         ("train.max_skipped_steps", 0),
         ("seed", -1),
+        ("seed", 2**40),
         ("train.steps", -1),
         ("data.threads", -1),
         ("data.workers", -1),
@@ -118,8 +127,13 @@ def test_every_wrong_key_is_named_at_once():
     ],
 )
 def test_a_value_that_cannot_be_names_its_key(key, value):
-    with pytest.raises(ValueError, match=key.split(".")[0]):
+    with pytest.raises(ValueError, match=re.escape(key)):
         make_config({key: value})
+
+
+def test_packed_rows_of_no_clips_are_refused():
+    with pytest.raises(ValueError, match="data.clips_per_row: must be at least 1"):
+        make_config({"data.pack": True, "data.clips_per_row": 0})
 
 
 def test_reader_processes_need_room_for_a_batch():

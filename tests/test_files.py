@@ -31,3 +31,13 @@ def test_a_lock_is_one_opening_of_a_file_at_a_time(tmp_path):
             lock(second, "taken")
         first.close()
         lock(second.fileno(), "taken")
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr(pathlib.Path, "replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        write_whole(tmp_path / "file", "mine")
+    assert not list(tmp_path.iterdir())

@@ -61,10 +61,13 @@ class Inputs:
 
     @property
     def fingerprint(self) -> str:
-        """The same in every process of a run, or they would not train on the same batches."""
+        """The same in every process of a run, or they would not train on the same batches; and whenever it goes on:
+        changes with the records, their order, and the rows that they make."""
         plan = self._reader.plan
-        parts = [repr(self.shapes).encode(), plan.starts.tobytes(), plan.samples.tobytes()]
-        return hashlib.sha256(b"".join(parts)).hexdigest()
+        digest = hashlib.sha256(f"{self.shapes} {self._reader.records.fingerprint}".encode())
+        digest.update(plan.starts.tobytes())
+        digest.update(plan.samples.tobytes())
+        return digest.hexdigest()
 
     def batches(self, step: int, local_rows: Sequence[int] | None = None) -> Iterator[Batch]:
         """The batches from a step on (steps count from 0); nothing before it is read.

@@ -30,8 +30,8 @@ from desta_jax.records.rows import AUDIO_LOCATOR, ROLES
 MARKERS = ("<start_audio>", "<end_audio>")  # plain text around the locator: in training rows, added in inference
 TRANSCRIPT_LIMIT = 100  # tokens of a transcript in training
 TODAY = "26 Jul 2024"
-"""What Llama's chat templates write for today: 3.1's own default, where 3.2's would ask the clock. A sample's tokens are
-the same on every day."""
+"""What Llama's chat templates write for today: 3.1's own default, where 3.2's would ask the clock. So a sample's tokens
+are the same on every day."""
 
 AUDIO_CUT = "the cut to max_length falls inside the positions of a clip"
 NO_LABEL = "the cut to max_length leaves nothing of the response"

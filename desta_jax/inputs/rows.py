@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import hashlib
 import itertools
 import os
 from collections.abc import Sequence
@@ -105,6 +106,15 @@ class Records:
     def groups(self) -> list[range]:
         """The numbers of each directory's records."""
         return [range(*pair) for pair in itertools.pairwise(self._starts)]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the records and their order, however they are spread over shards."""
+        digest = hashlib.sha256()
+        for source in self._sources:
+            for array in (source.index.length, source.index.text_checksum):
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def __getitem__(self, number: int) -> bytes:
         source, number = self._locate(number)

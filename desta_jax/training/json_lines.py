@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -31,8 +32,8 @@ class JsonLines:
         return any(json.loads(line)["step"] == step for line in self._lines)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Adds a line."""
-        line = json.dumps(row)
+        """Adds a line; what is not finite is null, for JSON has no word for it."""
+        line = json.dumps({key: value if _is_json(value) else None for key, value in row.items()})
         if self._file is not None:
             self._file.write(line + "\n")
             self._file.flush()
@@ -51,6 +52,10 @@ class JsonLines:
 
     def _text(self) -> str:
         return "".join(line + "\n" for line in self._lines)
+
+
+def _is_json(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def read_json_lines(path: epath.Path) -> list[dict[str, Any]]:

@@ -104,8 +104,9 @@ def iterate(run, state, frozen, checkpoints, journal, watch, profiler, stop, val
     """Step after step, from the state's own to the last."""
     config, start = run.config, int(state.step)
     step = compile_step(configured_step(config, run.model, run.steps), run.mesh, state, frozen)
-    ended_on_the_way = start == run.steps and not journal.validated(start)  # after this step was saved
-    if start == 0 and config.evaluate.every_steps or ended_on_the_way:
+    its_turn = start == run.steps or due(start, config.evaluate.every_steps)
+    cut_short = start and its_turn and not journal.validated(start)  # after this step was saved
+    if start == 0 and config.evaluate.every_steps or cut_short:
         validate.loss(start, state.adapter)
         if not stop():
             validate.show(start, state.adapter)
@@ -141,7 +142,7 @@ def iterate(run, state, frozen, checkpoints, journal, watch, profiler, stop, val
                         save()
                     raise
                 stopped = stop()
-            if last or stopped or due(done, config.checkpoint.every_steps):
+            if last or stopped or loss is not None or due(done, config.checkpoint.every_steps):
                 save(loss)
             if validate_now and not stopped:
                 validate.show(done, state.adapter)
@@ -199,12 +200,13 @@ def stop_on_signal():
     """Turns SIGTERM and SIGINT into a question that all processes answer alike: stop now?
 
     Several processes agree through JAX, which catches SIGTERM itself, on a time of asking that none of them has come to
-    yet: so each asks as often as the others, between steps and in validation. A second SIGINT ends a process at once.
+    yet: so each asks as often as the others, between steps and in validation. A second SIGINT ends a process at once; a
+    second SIGTERM does not, for a supervisor may pass on what the system sends too.
     """
     several, caught, times, stopped = jax.process_count() > 1, [], itertools.count(1), False
 
     def catch(number, _):
-        if caught:
+        if number == signal.SIGINT and number in caught:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         caught.append(number)

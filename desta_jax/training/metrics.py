@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from absl import logging
 from etils import epath
 
 from desta_jax.clock import duration
-from desta_jax.files import is_remote
+from desta_jax.files import absolute, is_remote
 from desta_jax.training.json_lines import JsonLines, read_json_lines
 
 PEAK_FLOPS = {
@@ -173,5 +174,7 @@ def _wandb(config: Any, workdir: str):
         import wandb
     except ImportError as error:
         raise ValueError("log.wandb_project is set, but wandb is not installed: pip install wandb") from error
-    name = str(workdir).rstrip("/").split("/")[-1]
-    return wandb.init(project=config.log.wandb_project, name=name, id=name, resume="allow", config=config.to_dict())
+    place = str(absolute(workdir))
+    name = place.rstrip("/").split("/")[-1]
+    known_by = f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"  # other folders may end in the same name
+    return wandb.init(project=config.log.wandb_project, name=name, id=known_by, resume="allow", config=config.to_dict())

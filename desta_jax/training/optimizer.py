@@ -17,7 +17,7 @@ def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
     after its optimizer (transformers' get_cosine_schedule_with_warmup).
     """
     settings = config.optimizer
-    warmup = min(settings.warmup_steps, steps)
+    warmup = settings.warmup_steps
     return optax.join_schedules(
         [
             optax.linear_schedule(0.0, settings.peak_learning_rate, warmup),

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, UInt32
 from ml_collections import ConfigDict
 
 from desta_jax import sharding
@@ -100,11 +101,20 @@ def load_frozen(run: Run) -> Tree:
 
 
 def identity(run: Run, frozen: Tree) -> str:
-    """The same for the same frozen models, wherever they lie: their settings, their prompts, a leaf of the weights."""
+    """The same for the same frozen models, on whatever mesh: their settings, their prompts, sums over their weights."""
     settings = json.dumps([run.folder.llm_config, run.folder.whisper_config], sort_keys=True)
-    digest = hashlib.sha256(f"{settings}{run.prompts.fingerprint}".encode())
-    digest.update(jax.device_get(frozen["lm"]["norm"]["scale"]).tobytes())
-    return digest.hexdigest()
+    sums = jax.jit(_sums, out_shardings=NamedSharding(run.mesh, PartitionSpec()))(frozen)
+    return hashlib.sha256(f"{settings}{run.prompts.fingerprint}{jax.device_get(sums).tolist()}".encode()).hexdigest()
+
+
+def _sums(tree: Tree) -> UInt32[Array, "leaves"]:
+    """Of each leaf the sum of its bits' words, modulo 2^32: exact, in whatever order it is summed."""
+
+    def sum_of(leaf):
+        words = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}"))
+        return jnp.sum(words, dtype=jnp.uint32)
+
+    return jnp.stack([sum_of(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def first_adapter(run: Run) -> Tree:

@@ -37,7 +37,7 @@ def whole_folder(
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        _put_in_place(partial, out)
+        _put_in_place(partial, out, is_older)
 
 
 def check_free(out: str | os.PathLike, *, overwrite: bool, is_older: Callable[[pathlib.Path], bool]) -> None:
@@ -55,6 +55,8 @@ def check_free(out: str | os.PathLike, *, overwrite: bool, is_older: Callable[[p
         raise ValueError(f"{out} exists and holds something else, which is never replaced: give another folder")
     if not overwrite:
         raise ValueError(f"{out} exists: give another folder, or --overwrite to replace it")
+    if (aside := _aside(out)).exists() and not is_older(aside):
+        raise ValueError(f"{aside}, where {out} is put aside, holds something else: give another folder, or move it")
 
 
 def write_json(file: pathlib.Path, content: Mapping[str, Any]) -> None:
@@ -89,10 +91,17 @@ def _sync(folder: pathlib.Path) -> None:
             os.close(descriptor)
 
 
-def _put_in_place(partial: pathlib.Path, out: pathlib.Path) -> None:
-    older = out.with_name(out.name + ".replaced")
-    shutil.rmtree(older, ignore_errors=True)
-    if out.exists():
-        out.rename(older)  # not deleted in place: a kill in the middle would leave half a folder under the name
+def _put_in_place(partial: pathlib.Path, out: pathlib.Path, is_older: Callable[[pathlib.Path], bool]) -> None:
+    aside = _aside(out)
+    if aside.exists() and is_older(aside):  # of a run that was killed as it did this
+        shutil.rmtree(aside)
+    replaced = out.exists()
+    if replaced:
+        out.rename(aside)  # not deleted in place: a kill in the middle would leave half a folder under the name
     partial.rename(out)
-    shutil.rmtree(older, ignore_errors=True)
+    if replaced:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(out: pathlib.Path) -> pathlib.Path:
+    return out.with_name(out.name + ".replaced")

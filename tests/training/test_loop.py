@@ -117,11 +117,34 @@ def test_what_fails_in_validation_costs_no_step(config_of, tmp_path, monkeypatch
 
 def test_a_signal_during_validation_cuts_it_short(config_of, tmp_path, monkeypatch):
     config = config_of(**{"train.steps": 1, "train.batch_size": 4, "mesh.data": 4, "mesh.tensor": 2})  # two batches
-    signals = iter([signal.SIGTERM])  # a second would end this process
+    signals = iter([signal.SIGTERM, signal.SIGTERM])  # as a supervisor and the system may both send it
     with monkeypatch.context() as patched:
         patched.setattr(loop.Watch, "alive", lambda _: [signal.raise_signal(number) for number in signals])
         assert train(config, str(tmp_path)) == STOPPED
     assert_validated_when_it_goes_on(config, tmp_path)
+
+
+def test_a_validation_that_was_cut_short_on_the_way_is_made_up(config_of, tmp_path, monkeypatch):
+    config = config_of(**{"train.steps": 2, "evaluate.every_steps": 1})
+    with monkeypatch.context() as patched:
+        validate = loop.Validation.loss
+
+        def stop_after_a_step(self, step, adapter):
+            if step == 1:
+                signal.raise_signal(signal.SIGTERM)
+            return validate(self, step, adapter)
+
+        patched.setattr(loop.Validation, "loss", stop_after_a_step)
+        assert train(config, str(tmp_path)) == STOPPED
+    assert train(config, str(tmp_path)) == COMPLETE
+    rows = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1, 2]
+
+
+def test_what_was_validated_is_saved(config_of, tmp_path):
+    config = config_of(**{"train.steps": 3, "evaluate.every_steps": 2, "checkpoint.every_steps": 100})
+    assert train(config, str(tmp_path)) == COMPLETE
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()) == [2, 3]
 
 
 def test_several_processes_count_the_times_they_ask_whether_to_stop(monkeypatch):
@@ -201,23 +224,27 @@ def test_a_run_goes_on_over_another_mesh(config_of, whole, tmp_path, metrics_of)
         assert row["loss"] == pytest.approx(expected["loss"], rel=1e-4)  # sums in another order, six Adam steps
 
 
-def test_a_run_does_not_go_on_with_other_samples(config_of, tones, tmp_path):
-    def records(count):
+@pytest.mark.parametrize("other", ["one more", "in another order"])
+def test_a_run_does_not_go_on_with_other_samples(config_of, tones, tmp_path, other):
+    def records(count, backwards=False):
         shutil.rmtree(tmp_path / "records", ignore_errors=True)
         manifest = tones(tmp_path, count, 3)
+        lines = manifest.read_text().splitlines(keepends=True)
+        manifest.write_text("".join(reversed(lines) if backwards else lines))
         write_records([str(manifest)], str(tmp_path), str(tmp_path / "records"), shards=1, workers=1, report=str)
 
     records(9)
     config, workdir = config_of(**{"data.train": (str(tmp_path / "records"),)}), tmp_path / "run"
     assert train(config, str(workdir)) == COMPLETE
-    records(10)
+    records(*((10,) if other == "one more" else (9, True)))
     with pytest.raises(ValueError, match=r"data.train: these are not the samples.*delete .*samples\.json"):
         train(config, str(workdir))
     (workdir / "samples.json").unlink()
     assert train(config, str(workdir)) == COMPLETE
 
 
-def test_a_run_goes_on_with_a_model_that_was_moved_and_with_no_other(config_of, micro, tmp_path, monkeypatch):
+@pytest.mark.parametrize("part", ["lm", "encoder"])
+def test_a_run_goes_on_with_a_model_that_was_moved_and_with_no_other(config_of, micro, tmp_path, monkeypatch, part):
     workdir, moved = tmp_path / "run", tmp_path / "moved"
     shutil.copytree(micro / "model", moved)
     changes = {"train.steps": 1, "data.validation": ()}
@@ -227,7 +254,7 @@ def test_a_run_goes_on_with_a_model_that_was_moved_and_with_no_other(config_of, 
 
     def tuned(run):
         frozen = load_frozen(run)
-        return {**frozen, "lm": {**frozen["lm"], "norm": {"scale": 2 * frozen["lm"]["norm"]["scale"]}}}
+        return {**frozen, part: {**frozen[part], "layers": jax.tree.map(lambda leaf: 2 * leaf, frozen[part]["layers"])}}
 
     monkeypatch.setattr(loop, "load_frozen", tuned)
     with pytest.raises(ValueError, match=r"model\.checkpoint: these are not the frozen models"):

@@ -98,12 +98,12 @@ def test_eight_steps_are_pytorchs(setting, plain):
                 parameter.copy_(before[name])
 
 
-@pytest.mark.parametrize(("warmup", "steps"), [(2, 8), (0, 5), (5000, 258530)])
+@pytest.mark.parametrize(("warmup", "steps"), [(2, 8), (0, 5), (5000, 258530), (5000, 1000)])
 def test_rates_are_the_references(warmup, steps):
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-4)
     expected = transformers.get_cosine_schedule_with_warmup(optimizer, warmup, steps).lr_lambdas[0]
     ours = learning_rate(make_config({"optimizer.warmup_steps": warmup}), steps)
-    for step in {0, 1, warmup // 2, warmup, warmup + 1, steps // 2, steps - 1}:
+    for step in {0, 1, warmup // 2, warmup, warmup + 1, steps // 2, steps - 1} & set(range(steps)):
         np.testing.assert_allclose(ours(step), 1e-4 * expected(step), rtol=1e-4, atol=1e-10)  # float32 cosine
 
 

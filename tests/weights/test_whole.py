@@ -28,3 +28,12 @@ def test_two_at_once_are_told_apart(tmp_path):
     with write(tmp_path / "out", overwrite=True) as partial:
         (partial / "newer").touch()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["newer"]
+
+
+def test_what_lies_where_an_older_folder_is_put_aside_is_kept(tmp_path):
+    (tmp_path / "out.replaced" / "thesis").mkdir(parents=True)
+    with write(tmp_path / "out") as partial:
+        (partial / "mark").touch()
+    with pytest.raises(ValueError, match="out.replaced, where .* is put aside, holds something else"):
+        write(tmp_path / "out", overwrite=True).__enter__()
+    assert (tmp_path / "out.replaced" / "thesis").exists() and (tmp_path / "out" / "mark").exists()
