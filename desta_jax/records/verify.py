@@ -116,7 +116,7 @@ def _record_problems(file, entry: indexing.Entry, previous_end: int) -> Iterator
 
 
 def _sample_problems(sample: schema.Sample) -> Iterator[str]:
-    located = sum(message["content"].count(rows.AUDIO_LOCATOR) for message in sample.messages)
+    located = sum(message.get("content", "").count(rows.AUDIO_LOCATOR) for message in sample.messages)
     numbers = {len(sample.audio), len(sample.num_samples), len(sample.transcripts), located}
     if len(numbers) > 1:
         yield (

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from desta_jax.models.shapes import REFERENCE_LORA
+from desta_jax.models.shapes import REFERENCE_LORA, REFERENCE_TAPS
 from desta_jax.weights.hub import NAME
 
 REFERENCE_ENCODERS = {
-    "openai/whisper-tiny": [0, 1, 2, 3],
-    "openai/whisper-small": [2, 5, 8, 11],
-    "openai/whisper-medium": [5, 11, 17, 23],
-    "openai/whisper-large-v3": [7, 15, 23, 31],
+    "openai/whisper-tiny": 4,
+    "openai/whisper-small": 12,
+    "openai/whisper-medium": 24,
+    "openai/whisper-large-v3": 32,
 }
-"""The encoders that the PyTorch reference knows by name, each with the layers that it then taps, from 0."""
+"""The encoders that the PyTorch reference knows by name, by their depth; which says the layers that it then taps."""
 
 CARD = """\
 ---
@@ -69,10 +69,9 @@ def reference_limits(config: Mapping[str, Any]) -> list[str]:
     """Why the PyTorch reference would refuse this adapter or compute something else; empty if it would not."""
     limits = []
     encoder, taps = config["encoder_model_id"], config["target_layer_ids"]
-    known = REFERENCE_ENCODERS.get(encoder)
-    if known is None:
+    if encoder not in REFERENCE_ENCODERS:
         limits.append(f"the PyTorch code knows {', '.join(REFERENCE_ENCODERS)} by name and refuses other encoders.")
-    elif taps != known:
+    elif taps != (known := list(REFERENCE_TAPS[REFERENCE_ENCODERS[encoder]])):
         limits.append(f"the PyTorch code taps layers {known} of this encoder whatever it is told.")
     if config["use_lora"] and any(config[key] != REFERENCE_LORA[key] for key in ("lora_rank", "lora_alpha")):
         limits.append("the PyTorch code makes LoRA of rank 16 and alpha 16 only; lora/ is a PEFT adapter by itself.")

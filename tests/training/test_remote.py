@@ -55,6 +55,14 @@ def test_lines_are_in_the_bucket_when_the_file_is_flushed(bucket):
     assert list(bucket) == ["/bucket/runs/a/lines.jsonl"]  # an object appears whole: nothing is renamed
 
 
+def test_what_is_not_finite_is_null_in_a_line(tmp_path):
+    lines = JsonLines(epath.Path(tmp_path / "lines.jsonl"))
+    lines.write({"step": 1, "loss": float("nan"), "grad_norm": float("inf"), "learning_rate": 0.5})
+    assert (tmp_path / "lines.jsonl").read_text() == (
+        '{"step": 1, "loss": null, "grad_norm": null, "learning_rate": 0.5}\n'
+    )
+
+
 def test_a_run_in_a_bucket_keeps_config_account_journal_and_heartbeat(bucket):
     config = make_config({"log.tensorboard": False})
     (epath.Path(WORKDIR) / "config.json").write_text(json.dumps(config.to_dict()))
