@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from typing import Any
 
 import jax
 
 
-def start(coordinator: str | None = None, processes: int | None = None, index: int | None = None) -> None:
+def start(
+    coordinator: str | None = None, processes: int | None = None, index: int | None = None, **options: Any
+) -> None:
     """Joins this process to the others of its run; on one machine it does nothing.
 
     On Cloud TPU and GKE nothing needs to be said: JAX finds the others. Elsewhere give all three arguments, or the
-    environment's JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    environment's JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. `options` are further ones of
+    jax.distributed.initialize.
 
     Raises:
         ValueError: some of the arguments are given and some are not.
@@ -32,9 +36,9 @@ def start(coordinator: str | None = None, processes: int | None = None, index: i
                 "JAX_NUM_PROCESSES and JAX_PROCESS_ID in the environment: give all three"
             )
         address, count, number = given.values()
-        jax.distributed.initialize(address, int(count), int(number))
+        jax.distributed.initialize(address, int(count), int(number), **options)
     elif _several_tpu_hosts():
-        jax.distributed.initialize()
+        jax.distributed.initialize(**options)
 
 
 def _several_tpu_hosts() -> bool:
