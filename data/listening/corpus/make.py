@@ -22,7 +22,7 @@ import multiprocessing
 import os
 import pathlib
 import sys
-import time
+from collections.abc import Iterable, Iterator
 
 import captions
 import clips
@@ -35,7 +35,7 @@ import scenes
 import sounds
 import voices
 
-from desta_jax.clock import time_left
+from desta_jax.clock import Pace
 from desta_jax.files import write_whole
 
 MODULES = (
@@ -53,6 +53,7 @@ MODULES = (
 SOURCES = {source.NAME: source for source in MODULES}
 KINDS = ("speech", "dialogue", "sound", "music")
 SPLITS = ("train", "test")
+PROGRESS_SECONDS = 5
 
 
 def main(words: list[str] | None = None) -> None:
@@ -96,7 +97,7 @@ def make(name: str, planned: list[clips.Clip], out: pathlib.Path, workers: int) 
     todo = [clip for clip in planned if clip.audio not in done]
     print(f"{name}: {len(planned)} clips, {len(planned) - len(todo)} of them there")
     with notes.open("a", encoding="utf-8") as file:
-        for rows in Progress(name, len(todo)).over(rendered(name, todo, out, workers)):
+        for rows in told(name, len(todo), rendered(name, todo, out, workers)):
             file.write(json.dumps(rows, ensure_ascii=False) + "\n")
             file.flush()
 
@@ -135,25 +136,13 @@ def render(job: tuple[str, clips.Clip, pathlib.Path]) -> list[dict]:
     return [common | segment | tail for segment in segments]
 
 
-class Progress:
-    """Says every few seconds how far a source is, and how long it will take."""
-
-    EVERY = 5.0
-
-    def __init__(self, name: str, total: int):
-        self.name, self.total = name, total
-
-    def over(self, items):
-        start = said = None
-        for number, item in enumerate(items, 1):
-            yield item
-            now = time.monotonic()
-            if start is None:
-                start = said = now  # the first one waits for what is loaded
-            elif now - said > self.EVERY:
-                left = time_left(number - 1, self.total - 1, now - start)
-                print(f"{self.name}: {number} of {self.total}, {left}", flush=True)
-                said = now
+def told(name: str, total: int, items: Iterable) -> Iterator:
+    """The items; how far a source is with them is said every few seconds."""
+    pace = Pace(total, PROGRESS_SECONDS)
+    for item in items:
+        yield item
+        if line := pace.add(1):
+            print(f"{name}: {pace.done} of {pace.total}, {line}", flush=True)
 
 
 def write_metadata(out: pathlib.Path) -> dict:

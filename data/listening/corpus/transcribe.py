@@ -9,10 +9,9 @@ and run again.
 import argparse
 import json
 import pathlib
-import time
 
 from desta_jax.audio.load import load_audio
-from desta_jax.clock import time_left
+from desta_jax.clock import Pace
 from desta_jax.files import cut_to_whole_lines, write_whole
 from desta_jax.generation.whisper import load_whisper
 
@@ -42,7 +41,7 @@ def hear(corpus: pathlib.Path, names: list[str], model: str) -> dict[str, str]:
     left = [name for name in names if name not in known]
     if not left:
         return known
-    whisper, start = load_whisper(model), time.monotonic()
+    whisper, pace = load_whisper(model), Pace(len(left))
     with path.open("a") as file:
         for at in range(0, len(left), TOGETHER):
             part = left[at : at + TOGETHER]
@@ -50,9 +49,8 @@ def hear(corpus: pathlib.Path, names: list[str], model: str) -> dict[str, str]:
             known |= zip(part, texts)
             file.writelines(json.dumps(item, ensure_ascii=False) + "\n" for item in zip(part, texts))
             file.flush()
-            done = at + len(part)
-            ahead = time_left(done, len(left), time.monotonic() - start)
-            print(f"transcribe: {done} of {len(left)} clips, {ahead}", flush=True)
+            line = pace.add(len(part))
+            print(f"transcribe: {pace.done} of {pace.total} clips, {line}", flush=True)
     return known
 
 

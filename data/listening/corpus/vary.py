@@ -15,7 +15,6 @@ import copy
 import itertools
 import json
 import pathlib
-import time
 import zlib
 
 import clips
@@ -24,7 +23,7 @@ import scenes
 import shards
 import soxr
 
-from desta_jax.clock import time_left
+from desta_jax.clock import Pace
 
 FOLDER = "varied"
 PROGRESS_SECONDS = 15
@@ -73,9 +72,7 @@ def through_microphone(samples: np.ndarray, rng: np.random.Generator) -> np.ndar
 
 def vary(rows: pathlib.Path, corpus: pathlib.Path, out: pathlib.Path, versions: int) -> None:
     told = {shard: shards.read(shard) for shard in shards.find(rows, "vary")}
-    total = versions * sum(map(len, told.values()))
-    done, start = 0, time.monotonic()
-    shown = start
+    pace = Pace(versions * sum(map(len, told.values())), PROGRESS_SECONDS)
     out.mkdir(parents=True, exist_ok=True)
     for shard, asked in told.items():
         written = []
@@ -85,12 +82,10 @@ def vary(rows: pathlib.Path, corpus: pathlib.Path, out: pathlib.Path, versions: 
             for audio in (audio for message in messages for audio in message.get("audios", ())):
                 audio["audio"] = make(audio["audio"], name, corpus / "audio")
             written.append(row | {"messages": messages, "id": f"{row['id']}-varied-{version}"})
-            done, now = done + 1, time.monotonic()
-            if now - shown > PROGRESS_SECONDS:
-                print(f"vary: {done} of {total} rows, {time_left(done, total, now - start)}", flush=True)
-                shown = now
+            if line := pace.add(1):
+                print(f"vary: {pace.done} of {pace.total} rows, {line}", flush=True)
         shards.write(out / shard.name, written)
-    print(f"vary: {total} rows in {out}, their clips in {corpus}/audio/{FOLDER}")
+    print(f"vary: {pace.total} rows in {out}, their clips in {corpus}/audio/{FOLDER}")
 
 
 def make(name: str, version: str, audio: pathlib.Path) -> str:

@@ -10,7 +10,6 @@ import collections
 import functools
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from held_out import Clip, spread
 from jaxtyping import Array, Bool, Float, Int32
 from perception import HEARING, READING, described
 
-from desta_jax.clock import time_left
+from desta_jax.clock import Pace
 from desta_jax.evaluation.answers import whole_lines
 from desta_jax.evaluation.question import Question
 from desta_jax.evaluation.question import ask as messages_of
@@ -93,7 +92,7 @@ def measure(
     digests = {question.id: _digest(question, said[question.id], transcripts, about) for question in questions}
     waiting = [q for q in questions if known.get(q.id, {}).get("compared") != digests[q.id]]
     waiting.sort(key=lambda q: len(q.fields["description"]))
-    start_time = time.monotonic()
+    pace = Pace(len(waiting))
     with file.open("a", encoding="utf-8") as out:
         for start in range(0, len(waiting), AT_ONCE):
             batch = waiting[start : start + AT_ONCE]
@@ -104,7 +103,8 @@ def measure(
                 known[row["id"]] = row = row | {"compared": digests[row["id"]]}
                 out.write(json.dumps(row) + "\n")
             out.flush()
-            say(_left(start + len(batch), len(waiting), time.monotonic() - start_time))
+            line = pace.add(len(batch))
+            say(f"{pace.done} of {pace.total} answers compared, {line}")
     return [known[question.id] for question in questions]
 
 
@@ -230,7 +230,3 @@ def _rows(questions: Sequence[Question], compared) -> list[dict[str, Any]]:
         {"id": question.id, "kl": float(kl.mean()), "same": float(same.mean()), "tokens": len(kl)}
         for question, (kl, same) in zip(questions, compared, strict=True)
     ]
-
-
-def _left(done: int, total: int, seconds: float) -> str:
-    return f"{done} of {total} answers compared, {time_left(done, total, seconds)}"
