@@ -14,7 +14,7 @@
 #   --lessons N,...   steps of four lessons: a few questions about language, sex of the voice and emotion; hundreds of
 #                     them, with clips as other microphones and rooms would have recorded them; requests of other
 #                     kinds among them; and more of emotion; the adapter is the mean of the last two (default:
-#                     240,400,320,300)
+#                     360,400,320,300)
 #   --answers labels  learn from bare values ("male") in place of the model's own answers, for comparison: the same OUT
 #                     then has both adapters (default: own)
 #   --answers foreign learn from another language model's answers to the same questions, likewise
@@ -95,7 +95,7 @@ export_to() {
     unless_there "$2" "$desta" export --workdir "$1" --out "$2"
 }
 
-out=listening sakura='' sources='' lessons=240,400,320,300 answers=own writer='' further=0 rows=4
+out=listening sakura='' sources='' lessons=360,400,320,300 answers=own writer='' further=0 rows=4
 while (($#)); do
     case $1 in
     --help | -h)
