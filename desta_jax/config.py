@@ -300,10 +300,9 @@ def _check_values(config: ConfigDict) -> list[str]:
             rows >= 1 and rows % train.accumulate == 0,
             f"train.accumulate: {train.accumulate} does not divide the {rows} rows of a step (train.batch_size)",
         )
-    mesh = [config.mesh[axis] for axis in ("data", "fsdp", "tensor")]
     for key, size in config.mesh.items():
         require(size == -1 or size >= 1, f"mesh.{key}: must be at least 1, or -1 for the rest, got {size}")
-    require(mesh.count(-1) <= 1, "mesh: only one axis can be -1")
+    require(list(config.mesh.values()).count(-1) <= 1, "mesh: only one axis can be -1")
     for key in ("every_steps", "keep"):
         require(config.checkpoint[key] >= 1, f"checkpoint.{key}: must be at least 1, got {config.checkpoint[key]}")
     for key in ("every_steps", "samples", "benchmark_every_steps", "benchmark_questions"):

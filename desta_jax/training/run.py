@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, UInt32
 from ml_collections import ConfigDict
 
@@ -103,7 +103,7 @@ def load_frozen(run: Run) -> Tree:
 def identity(run: Run, frozen: Tree) -> str:
     """The same for the same frozen models, on whatever mesh: their settings, their prompts, sums over their weights."""
     settings = json.dumps([run.folder.llm_config, run.folder.whisper_config], sort_keys=True)
-    sums = jax.jit(_sums, out_shardings=NamedSharding(run.mesh, PartitionSpec()))(frozen)
+    sums = jax.jit(_sums, out_shardings=sharding.replicated(run.mesh))(frozen)
     return hashlib.sha256(f"{settings}{run.prompts.fingerprint}{jax.device_get(sums).tolist()}".encode()).hexdigest()
 
 
