@@ -2,7 +2,7 @@
 # Makes a small model that hears, on this machine, from its own words: corpus, rows, training, adapter and table.
 #
 #   launch/listening.sh --sakura FOLDER [--out DIR] [--sources NAME,...] [--lessons N,N,N,N]
-#                       [--answers own|labels|foreign] [--writer FOLDER] [--further N] [--rows N]
+#                       [--answers own|labels|foreign] [--writer WHERE [--writer_model NAME]] [--further N] [--rows N]
 #
 # data/listening/README.md tells what each stage does. An estimated three and a half hours on two cores, two of them
 # training. It can be interrupted and run again: what is done is not done twice.
@@ -18,8 +18,9 @@
 #   --answers labels  learn from bare values ("male") in place of the model's own answers, for comparison: the same OUT
 #                     then has both adapters (default: own)
 #   --answers foreign learn from another language model's answers to the same questions, likewise
-#   --writer FOLDER   that other model, as Hugging Face has it; those of its answers are taken whose question the model
-#                     itself answered too
+#   --writer WHERE    that other model: a folder as Hugging Face has it, or an OpenAI-compatible endpoint, up to /v1;
+#                     those of its answers are taken whose question the model itself answered too
+#   --writer_model NAME  of the model at that endpoint
 #   --further N       steps on rows of every kind about every clip (default: 0, which leaves them out)
 #   --rows N          questions about each real recording in that one (default: 4)
 #
@@ -55,7 +56,7 @@ answer_otherwise() {
     case $answers in
     labels) "$python" data/listening/corpus/label.py --rows "$rows" --out "$rows$by" ;;
     foreign)
-        write_lesson "$1" "$rows${by}_all" --model "$out/model$by"
+        write_lesson "$1" "$rows${by}_all" "${written_by[@]}"
         "$python" data/listening/corpus/common.py --rows "$rows" "$rows${by}_all" --out "$rows${by}_own" "$rows$by"
         ;;
     esac
@@ -95,14 +96,14 @@ export_to() {
     unless_there "$2" "$desta" export --workdir "$1" --out "$2"
 }
 
-out=listening sakura='' sources='' lessons=360,400,320,300 answers=own writer='' further=0 rows=4
+out=listening sakura='' sources='' lessons=360,400,320,300 answers=own writer='' writer_model='' further=0 rows=4
 while (($#)); do
     case $1 in
     --help | -h)
         usage
         exit
         ;;
-    --out | --sakura | --sources | --lessons | --answers | --writer | --further | --rows)
+    --out | --sakura | --sources | --lessons | --answers | --writer | --writer_model | --further | --rows)
         (($# > 1)) || refuse "$1 needs a value"
         declare "${1#--}=$2"
         shift
@@ -121,11 +122,14 @@ done
 [[ $further =~ ^(0|[1-9][0-9]*)$ ]] || refuse "--further must be a number, not '$further'"
 [[ $answers =~ ^(own|labels|foreign)$ ]] || refuse "--answers must be own, labels or foreign, not '$answers'"
 ((further == 0)) || [[ $answers == own ]] || refuse "--answers $answers goes without --further"
-if [[ $answers == foreign ]]; then
-    [[ -f $writer/config.json ]] || refuse "--answers foreign needs --writer, a folder with a model's config.json"
-else
-    [[ -z $writer ]] || refuse "--writer goes with --answers foreign"
+[[ $answers == foreign || -z $writer ]] || refuse "--writer goes with --answers foreign"
+at_endpoint=''
+[[ $writer != http*://* ]] || at_endpoint=yes
+if [[ $answers == foreign && -z $at_endpoint ]]; then
+    [[ -f $writer/config.json ]] ||
+        refuse "--answers foreign needs --writer, a folder with a model's config.json or an endpoint's address"
 fi
+[[ ${at_endpoint:+yes} == "${writer_model:+yes}" ]] || refuse "--writer_model goes with an endpoint, and that with it"
 stages=$((further ? 13 : 11))
 [[ -n $sakura ]] || refuse "--sakura must be given: hearing is learned from its recordings"
 [[ -d $sakura/data ]] || refuse "$sakura is no checkout of SAKURA: it has no folder data"
@@ -135,9 +139,16 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 sakura=$(cd "$sakura" && pwd)
 [[ $out != *[\',]* ]] || refuse "--out must be a folder without ' and , in its path, not $out"
-writer=${writer:+$(cd "$writer" && pwd)}
-by='' # what tells apart, at a name's end, what comes of other answers; another writer's are others again
-[[ $answers == own ]] || by=_$answers${writer//\//_}
+by='' written_by=() # what tells apart, at a name's end, what comes of other answers; and flags of their writer
+[[ $answers == own ]] || by=_$answers
+if [[ $at_endpoint ]]; then
+    by+=_${writer_model//[!A-Za-z0-9._-]/_}
+    written_by=(--endpoint "$writer" --endpoint_model "$writer_model")
+elif [[ $writer ]]; then
+    writer=$(cd "$writer" && pwd)
+    by+=${writer//\//_} # another folder of the same name is another writer
+    written_by=(--model "$out/model$by")
+fi
 cd "$repository"
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} TRANSFORMERS_NO_ADVISORY_WARNINGS=1
 environment=${ENVIRONMENT:-.venv}
@@ -172,7 +183,7 @@ desta=$environment/bin/desta-jax
 stage "The models"
 "$python" launch/real_models.py "$out/models"
 convert_to "$out/model"
-[[ -z $writer ]] || convert_to "$out/model$by" --llm "$writer"
+[[ -z $writer || $at_endpoint ]] || convert_to "$out/model$by" --llm "$writer"
 
 stage "The corpus"
 "$python" data/listening/corpus/make.py --out "$out/corpus" --sakura "$sakura" ${sources:+--sources "$sources"}

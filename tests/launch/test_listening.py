@@ -165,6 +165,17 @@ def test_another_writer_answers_the_same_questions(listen, tmp_path):
     assert adapter_of(calls)[0] == f"adapter{other_answers}"
 
 
+def test_another_writer_may_be_behind_an_endpoint(listen):
+    there = ["--writer", "http://localhost:8080/v1", "--writer_model", "house/Qwen2.5 1.5B"]
+    calls = listen("--lessons", "1,2,3,4", "--answers", "foreign", *there)
+    own, other = [last_flags(call) for call in calls if call[0] == "construct" and "/gender" in flag(call, "--out")]
+    assert "--endpoint" not in own and other["--endpoint"] == there[1] and other["--endpoint_model"] == there[3]
+    assert other["--model"] == own["--model"]  # which is asked how likely it finds those answers
+    assert folder_name(other["--out"]) == "gender_foreign_house_Qwen2.5_1.5B_all"
+    converted = [last_flags(call)["--llm"] for call in calls if call[0] == "convert"]
+    assert {folder_name(model) for model in converted} == {"smollm2-135m-instruct"}
+
+
 def test_rows_of_every_kind_are_as_many_as_was_asked(listen):
     calls = listen("--lessons", "1,2,3,4", "--further", "5", "--rows", "7", "--sources", "sakura")
     (recorded,) = [call for call in calls if call[0] == "construct" and flag(call, "--out").endswith("recorded_7")]
@@ -240,6 +251,8 @@ def test_kinds_of_instruction_that_the_table_asks_are_not_trained_on():
         (["--answers", "labels", "--further", "1"], "goes without --further"),
         (["--answers", "foreign"], "needs --writer"),
         (["--writer", "other"], "--writer goes with --answers foreign"),
+        (["--answers", "foreign", "--writer", "http://there/v1"], "--writer_model goes with an endpoint"),
+        (["--writer_model", "other"], "--writer_model goes with an endpoint"),
         (["--further", "some"], "--further must be a number"),
         (["--louder"], "there is no argument --louder"),
         (["--sakura", "nowhere"], "nowhere is no checkout of SAKURA"),
