@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 _BUSY = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # worth another try
 _REFUSED = (401, 403, 404)  # a wrong key, address or model: every other request would meet the same
+_ALIKE = 8  # requests: where as many are refused and no other is answered, they are not what is wrong
 _LONGEST_WAIT = 60.0  # seconds
 
 Messages = Sequence[Mapping[str, Any]]
@@ -69,7 +70,10 @@ class Endpoint:
                 raise ValueError(f"{self.url} does not answer; run this again later to go on. {given.error}")
             return given
 
-        return self.map(answer, requests)
+        answers = self.map(answer, requests)
+        if len(answers) >= _ALIKE and all(each.error for each in answers):
+            raise ValueError(self._refused(answers[0].error))
+        return answers
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """What `work` makes of each item, in order, `at_once` at a time; the first error ends them all."""

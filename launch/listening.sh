@@ -2,7 +2,7 @@
 # Makes a small model that hears, on this machine, from its own words: corpus, rows, training, adapter and table.
 #
 #   launch/listening.sh --sakura FOLDER [--out DIR] [--sources NAME,...] [--lessons N,N,N,N]
-#                       [--answers own|labels|foreign] [--writer WHERE [--writer_model NAME]] [--further N] [--rows N]
+#                       [--compare N [--writer WHERE [--writer_model NAME]]] [--further N] [--rows N]
 #
 # data/listening/README.md tells what each stage does. An estimated three and a half hours on two cores, two of them
 # training. It can be interrupted and run again: what is done is not done twice.
@@ -15,11 +15,10 @@
 #                     them, with clips as other microphones and rooms would have recorded them; requests of other
 #                     kinds among them; and more of emotion; the adapter is the mean of the last two (default:
 #                     360,400,320,300)
-#   --answers labels  learn from bare values ("male") in place of the model's own answers, for comparison: the same OUT
-#                     then has both adapters (default: own)
-#   --answers foreign learn from another language model's answers to the same questions, likewise
-#   --writer WHERE    that other model: a folder as Hugging Face has it, or an OpenAI-compatible endpoint, up to /v1;
-#                     those of its answers are taken whose question the model itself answered too
+#   --compare N       N further steps on short answers, each time from that adapter, on the same clips and questions: on
+#                     the model's own answers and on bare values ("male"); with a table of both (default: 0, none)
+#   --writer WHERE    and on another language model's answers: a folder as Hugging Face has it, or an OpenAI-compatible
+#                     endpoint, up to /v1; all of them then learn from the questions that both models answered
 #   --writer_model NAME  of the model at that endpoint
 #   --further N       steps on rows of every kind about every clip (default: 0, which leaves them out)
 #   --rows N          questions about each real recording in that one (default: 4)
@@ -50,21 +49,14 @@ write_lesson() {
         --leave_out "$left_out" "${@:3}"
 }
 
-# The same clips and questions as in the rows NAME, with answers from elsewhere.
-answer_otherwise() {
-    local rows=$out/rows/$1
-    case $answers in
-    labels) "$python" data/listening/corpus/label.py --rows "$rows" --out "$rows$by" ;;
-    foreign)
-        write_lesson "$1" "$rows${by}_all" "${written_by[@]}"
-        "$python" data/listening/corpus/common.py --rows "$rows" "$rows${by}_all" --out "$rows${by}_own" "$rows$by"
-        ;;
-    esac
+write_records() {
+    "$desta" records --manifest "${@:3}" --audio_root "$out/corpus/audio" --name listening --split "$1" --out "$2/$1"
 }
 
-write_records() {
-    "$desta" records --manifest "${@:2}" --audio_root "$out/corpus/audio" --name listening --split "$1" \
-        --out "$out/records/$1"
+# Versions of the rows NAME in a folder, with their clips varied, beside them.
+vary_rows() {
+    "$python" data/listening/corpus/vary.py --corpus "$out/corpus" --rows "$1/$2" --out "$1/${2}_varied" \
+        --versions "${versions[$2]}"
 }
 
 # The models as one folder; what follows are further flags of `desta-jax convert`, of which the last counts.
@@ -73,37 +65,47 @@ convert_to() {
         --encoder "$out/models/whisper-base" --out "$1" "${@:2}"
 }
 
-# Trains in $out/NAME (`runs` remembers it) so many steps on rows drawn so often, "ROWS=WEIGHT ...": from the models or,
-# after another run, from what that one learned.
-train_on() {
+# Trains RUN from MODEL so many steps on records of FOLDER drawn so often, "NAME=WEIGHT ...".
+train_from() {
     local each folders='' weights=''
-    for each in $3; do
-        folders+="'$out/records/${each%=*}$by',"
+    for each in $5; do
+        folders+="'$4/${each%=*}',"
         weights+="${each#*=},"
     done
-    if [[ $run ]]; then
-        export_to "$run" "${run}_adapter"
-        convert_to "${run}_model" --adapter "${run}_adapter"
-        model=${run}_model
+    "$desta" train --config configs/listening.py --config.model.checkpoint="$1" --workdir "$2" \
+        --config.train.steps="$3" --config.data.train="($folders)" --config.data.weights="($weights)" "${@:6}"
+}
+
+# The same in $out/NAME, from what the run before has learned (`runs` remembers them); the first, from the models.
+go_on() {
+    local model=$out/model
+    if ((${#runs[@]})); then
+        export_to "${runs[-1]}" "${runs[-1]}_adapter"
+        model=${runs[-1]}_model
+        convert_to "$model" --adapter "${runs[-1]}_adapter"
     fi
-    run=$out/$1
-    runs+=("$run")
-    "$desta" train --config configs/listening.py --config.model.checkpoint="$model" --workdir "$run" \
-        --config.train.steps="$2" --config.data.train="($folders)" --config.data.weights="($weights)" "${@:4}"
+    runs+=("$out/$1")
+    train_from "$model" "$out/$1" "$2" "$out/records" "${@:3}"
 }
 
 export_to() {
     unless_there "$2" "$desta" export --workdir "$1" --out "$2"
 }
 
-out=listening sakura='' sources='' lessons=360,400,320,300 answers=own writer='' writer_model='' further=0 rows=4
+# The table of some adapters, to a folder.
+tabulate() {
+    "$python" data/listening/table/table.py --corpus "$out/corpus" --model "$out/model" --sakura "$sakura" \
+        --transcripts none --out "$@"
+}
+
+out=listening sakura='' sources='' lessons=360,400,320,300 compare=0 writer='' writer_model='' further=0 rows=4
 while (($#)); do
     case $1 in
     --help | -h)
         usage
         exit
         ;;
-    --out | --sakura | --sources | --lessons | --answers | --writer | --writer_model | --further | --rows)
+    --out | --sakura | --sources | --lessons | --compare | --writer | --writer_model | --further | --rows)
         (($# > 1)) || refuse "$1 needs a value"
         declare "${1#--}=$2"
         shift
@@ -120,18 +122,18 @@ done
 [[ $lessons =~ ^[1-9][0-9]*(,[1-9][0-9]*){3}$ ]] || refuse "--lessons must be four numbers above 0, not '$lessons'"
 [[ $rows =~ ^[1-9][0-9]*$ ]] || refuse "--rows must be a number above 0, not '$rows'"
 [[ $further =~ ^(0|[1-9][0-9]*)$ ]] || refuse "--further must be a number, not '$further'"
-[[ $answers =~ ^(own|labels|foreign)$ ]] || refuse "--answers must be own, labels or foreign, not '$answers'"
-((further == 0)) || [[ $answers == own ]] || refuse "--answers $answers goes without --further"
-[[ $answers == foreign || -z $writer ]] || refuse "--writer goes with --answers foreign"
+[[ $compare =~ ^(0|[1-9][0-9]*)$ ]] || refuse "--compare must be a number, not '$compare'"
 at_endpoint=''
 [[ $writer != http*://* ]] || at_endpoint=yes
-if [[ $answers == foreign && -z $at_endpoint ]]; then
-    [[ -f $writer/config.json ]] ||
-        refuse "--answers foreign needs --writer, a folder with a model's config.json or an endpoint's address"
-fi
 [[ ${at_endpoint:+yes} == "${writer_model:+yes}" ]] || refuse "--writer_model goes with an endpoint, and that with it"
-stages=$((further ? 13 : 11))
+if [[ $writer ]]; then
+    ((compare)) || refuse "--writer goes with --compare"
+    [[ $at_endpoint || -f $writer/config.json ]] ||
+        refuse "--writer must be a folder with a model's config.json, or an endpoint's address"
+fi
+stages=$((11 + (further ? 2 : 0) + (compare ? 2 : 0)))
 [[ -n $sakura ]] || refuse "--sakura must be given: hearing is learned from its recordings"
+[[ ,${sources:-sakura}, == *,sakura,* ]] || refuse "--sources must have sakura: hearing is learned from it"
 [[ -d $sakura/data ]] || refuse "$sakura is no checkout of SAKURA: it has no folder data"
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -139,16 +141,7 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 sakura=$(cd "$sakura" && pwd)
 [[ $out != *[\',]* ]] || refuse "--out must be a folder without ' and , in its path, not $out"
-by='' written_by=() # what tells apart, at a name's end, what comes of other answers; and flags of their writer
-[[ $answers == own ]] || by=_$answers
-if [[ $at_endpoint ]]; then
-    by+=_${writer_model//[!A-Za-z0-9._-]/_}
-    written_by=(--endpoint "$writer" --endpoint_model "$writer_model")
-elif [[ $writer ]]; then
-    writer=$(cd "$writer" && pwd)
-    by+=${writer//\//_} # another folder of the same name is another writer
-    written_by=(--model "$out/model$by")
-fi
+[[ -z $writer || $at_endpoint ]] || writer=$(cd "$writer" && pwd)
 cd "$repository"
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} TRANSFORMERS_NO_ADVISORY_WARNINGS=1
 environment=${ENVIRONMENT:-.venv}
@@ -167,10 +160,6 @@ taught=(
     "language=3 language_varied=3 gender=2 gender_varied=8 emotion=3 emotion_varied=5 kinds=8"
     "language=2 language_varied=2 gender=2 gender_varied=6 emotion=6 emotion_varied=10 first_emotion=2 kinds=8"
 )
-if [[ $answers == labels ]]; then # other kinds of request have none
-    unset 'lesson_rows[-1]'
-    taught=("${taught[@]% kinds=*}")
-fi
 # Rows about each clip: the fewer clips, the more; and versions of each row, with its clip varied.
 declare -A per_clip=([first_language]=2 [first_gender]=2 [first_emotion]=2 [language]=2 [gender]=4 [emotion]=6 [kinds]=3)
 declare -A versions=([language]=2 [first_gender]=2 [gender]=4 [emotion]=3)
@@ -183,7 +172,6 @@ desta=$environment/bin/desta-jax
 stage "The models"
 "$python" launch/real_models.py "$out/models"
 convert_to "$out/model"
-[[ -z $writer || $at_endpoint ]] || convert_to "$out/model$by" --llm "$writer"
 
 stage "The corpus"
 "$python" data/listening/corpus/make.py --out "$out/corpus" --sakura "$sakura" ${sources:+--sources "$sources"}
@@ -192,25 +180,23 @@ stage "Rows"
 clips=$out/corpus/train
 for name in "${lesson_rows[@]}"; do
     write_lesson "$name" "$out/rows/$name"
-    answer_otherwise "$name"
 done
 for name in "${!versions[@]}"; do
-    "$python" data/listening/corpus/vary.py --corpus "$out/corpus" --rows "$out/rows/$name$by" \
-        --out "$out/rows/${name}_varied$by" --versions "${versions[$name]}"
+    vary_rows "$out/rows" "$name"
     lesson_rows+=("${name}_varied")
 done
 
 stage "Records"
 for name in "${lesson_rows[@]}"; do
-    write_records "$name$by" "$out/rows/$name$by"/rows-*.jsonl
+    write_records "$name" "$out/records" "$out/rows/$name"/rows-*.jsonl
 done
 
 IFS=, read -ra steps <<<"$lessons"
-model=$out/model run='' runs=() taught_so_far=lessons$by # a run's name says what it was made by: other lessons are other runs
+runs=() taught_so_far=lessons # a run's name says what it was made by: other lessons are other runs
 for lesson in "${!taught[@]}"; do
     stage "Lesson $((lesson + 1))"
     taught_so_far+=_${steps[lesson]}
-    train_on "$taught_so_far" "${steps[lesson]}" "${taught[lesson]}"
+    go_on "$taught_so_far" "${steps[lesson]}" "${taught[lesson]}"
 done
 
 if ((further)); then
@@ -224,20 +210,63 @@ if ((further)); then
         every+=("$out/rows/$kind"/rows-*.jsonl)
     done
     write_rows "$out/corpus/test/speech.jsonl" speech instructions 1 "$out/rows/validation" --limit 160
-    write_records "every_$rows" "${every[@]}"
-    write_records validation "$out"/rows/validation/rows-*.jsonl
+    write_records "every_$rows" "$out/records" "${every[@]}"
+    write_records validation "$out/records" "$out"/rows/validation/rows-*.jsonl
 
     stage "Training on all of them"
-    train_on "${taught_so_far}_further_${further}_$rows" "$further" "language=1 gender=1 emotion=1 every_$rows=3" \
+    go_on "${taught_so_far}_further_${further}_$rows" "$further" "language=1 gender=1 emotion=1 every_$rows=3" \
         --config.data.validation="$out/records/validation" --config.optimizer.peak_learning_rate=5e-4
 fi
 
 stage "The adapter"
-export_to "$run" "${run}_adapter"
-"$python" data/listening/average.py --adapter "${runs[-2]}_adapter" "${run}_adapter" --out "$out/adapter$by" \
+learned=$(basename "${runs[-1]}")
+export_to "${runs[-1]}" "${runs[-1]}_adapter"
+"$python" data/listening/average.py --adapter "${runs[-2]}_adapter" "${runs[-1]}_adapter" --out "$out/adapter" \
     --dtype bfloat16 --overwrite
 
 stage "The table"
-"$python" data/listening/table/table.py --corpus "$out/corpus" --model "$out/model" --adapter "$answers=$out/adapter$by" \
-    --trained "$answers=$(IFS=, && echo "${runs[*]}")" --sakura "$sakura" --transcripts none \
-    --out "$out/table/$(basename "$run")"
+trained=$(IFS=, && echo "${runs[*]}")
+tabulate "$out/table/$learned" --adapter own="$out/adapter" --trained own="$trained"
+
+if ((compare)); then
+    stage "Other answers to the same questions"
+    name=$writer${writer_model:+_$writer_model} # whole: another place's model of the same name is another writer
+    to=$out/compared/$learned${name:+_${name//[!A-Za-z0-9._-]/_}}
+    whose=(own labels)
+    if [[ $writer ]]; then
+        whose+=(foreign)
+        written_by=(--endpoint "$writer" --endpoint_model "$writer_model")
+        if [[ ! $at_endpoint ]]; then
+            convert_to "$to/writer" --llm "$writer"
+            written_by=(--model "$to/writer")
+        fi
+    fi
+    for name in language gender emotion; do
+        if [[ $writer ]]; then
+            write_lesson "$name" "$to/rows/foreign_all/$name" "${written_by[@]}"
+            "$python" data/listening/corpus/common.py --rows "$out/rows/$name" "$to/rows/foreign_all/$name" \
+                --out "$to/rows/own/$name" "$to/rows/foreign/$name"
+        else
+            mkdir -p "$to/rows/own/$name"
+            cp "$out/rows/$name"/rows-*.jsonl "$to/rows/own/$name"
+        fi
+        "$python" data/listening/corpus/label.py --rows "$to/rows/own/$name" --out "$to/rows/labels/$name"
+    done
+    convert_to "$to/model" --adapter "$out/adapter"
+    adapters=() trained_in=()
+    for each in "${whose[@]}"; do
+        run=$to/${each}_$compare
+        for name in language gender emotion; do
+            vary_rows "$to/rows/$each" "$name"
+            write_records "$name" "$to/records/$each" "$to/rows/$each/$name"/rows-*.jsonl
+            write_records "${name}_varied" "$to/records/$each" "$to/rows/$each/${name}_varied"/rows-*.jsonl
+        done
+        train_from "$to/model" "$run" "$compare" "$to/records/$each" "${taught[2]% kinds=*}"
+        export_to "$run" "${run}_adapter"
+        adapters+=("$each=${run}_adapter")
+        trained_in+=("$each=$trained,$run")
+    done
+
+    stage "The table of all answers"
+    tabulate "$to/table_$compare" --adapter "${adapters[@]}" --trained "${trained_in[@]}"
+fi

@@ -35,6 +35,7 @@ unless_there() {
 farewell() {
     local status=$?
     if ((status)); then
-        echo "${script%.sh}: stopped before the end. The same command goes on from here; what is done stays in ${out:?}" >&2
+        echo "${script%.sh}: stopped before the end. What is done stays in ${out:?}: the same command goes on from here," \
+            "once what is wrong above is put right" >&2
     fi
 }

@@ -69,6 +69,13 @@ def test_an_answer_that_cannot_be_had_says_why_and_the_others_stand(serve, reply
     assert one.text == "fine" and two.text == "" and "HTTP 400" in two.error and "too long" in two.error
 
 
+def test_a_refusal_of_each_request_stops_everything(serve):
+    """A setting that the model there does not know would make rows of nothing, and no second try."""
+    server = serve(lambda body, times: (400, {}, {"error": "no max_tokens here"}))
+    with pytest.raises(ValueError, match=r"refuses \(HTTP 400.*no max_tokens here"):
+        Endpoint(server.url, "m").complete([ask(str(number)) for number in range(20)])
+
+
 def test_an_endpoint_that_stays_away_stops_everything(serve):
     """What it was not asked is not lost: the same command goes on later."""
     server = serve(lambda body, times: BUSY)

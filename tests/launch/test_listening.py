@@ -73,6 +73,11 @@ def last_flags(call):
     return {name: value for name, value in zip(call, call[1:]) if name.startswith("--")}
 
 
+def lessons_of(calls):
+    """The work directories of the four lessons, in turn."""
+    return [flag(call, "--workdir") for call in calls if call[0] == "train"][:4]
+
+
 def folder_name(path):
     return pathlib.Path(path).name
 
@@ -134,46 +139,68 @@ def test_other_lessons_are_other_runs_and_the_adapter_is_the_mean_of_the_last_tw
     assert folder_name(flag(calls[-1], "--out")) == "lessons_1_2_5_6"  # the table's
 
 
-def test_bare_labels_are_another_run_beside_it(listen):
-    listen("--lessons", "1,2,3,4")
-    calls = listen("--lessons", "1,2,3,4", "--answers", "labels")
-    trained = [call for call in calls if call[0] == "train"]
-    assert [folder_name(flag(call, "--workdir")) for call in trained][::3] == [
-        "lessons_labels_1",
-        "lessons_labels_1_2_3_4",
+def test_other_answers_are_learned_from_the_same_adapter_on_the_same_rows(listen):
+    calls = listen("--lessons", "1,2,3,4", "--compare", "5")
+    trained = [call for call in calls if call[0] == "train"][-2:]
+    compared = [pathlib.Path(flag(call, "--workdir")) for call in trained]
+    assert [str(run)[-40:] for run in compared] == [
+        str(run.parents[2] / f"compared/lessons_1_2_3_4/{name}_5")[-40:]
+        for run, name in zip(compared, ("own", "labels"))
     ]
-    drawn = [name for call in trained for name in drawn_from(call)]
-    assert all(name.endswith("_labels") for name in drawn) and not [name for name in drawn if "kinds" in name]
-    assert adapter_of(calls)[0] == "adapter_labels"
-    assert "labels=" in " ".join(calls[-1])
+    assert {flag(call, "--config.model.checkpoint") for call in trained} == {str(compared[0].parent / "model")}
+    (start,) = [last_flags(call) for call in calls if call[0] == "convert" and call[-1].endswith("out/adapter")]
+    assert start["--out"] == str(compared[0].parent / "model")
+    own, labels = [drawn_from(call) for call in trained]
+    assert own == labels and len(own) == 6 and not [name for name in own if "kinds" in name or "first" in name]
+    table = calls[-1]
+    assert [word for word in table if word.startswith(("own=", "labels="))] == [
+        *(f"{run.name[:-2]}={run}_adapter" for run in compared),
+        *(f"{run.name[:-2]}={','.join(str(lesson) for lesson in lessons_of(calls))},{run}" for run in compared),
+    ]
 
 
-def test_another_writer_answers_the_same_questions(listen, tmp_path):
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "config.json").write_text("{}")
-    calls = listen("--lessons", "1,2,3,4", "--answers", "foreign", "--writer", str(tmp_path / "other"))
-    other_answers = "_foreign" + str(tmp_path / "other").replace("/", "_")  # two writers' folders may share a name
-    (converted,) = [call for call in calls if folder_name(last_flags(call).get("--out", "")) == f"model{other_answers}"]
-    assert converted[0] == "convert" and last_flags(converted)["--llm"] == str(tmp_path / "other")
-    own, other = [call for call in calls if call[0] == "construct" and "/gender" in flag(call, "--out")]
-    assert [folder_name(flag(call, "--out")) for call in (own, other)] == ["gender", f"gender{other_answers}_all"]
-    assert folder_name(last_flags(other)["--model"]) == f"model{other_answers}"
-    shared = [folder_name(call[-1]) for call in calls if call[0].endswith("common.py")]
-    assert len(shared) == 7 and f"kinds{other_answers}" in shared
-    trained = [call for call in calls if call[0] == "train"]
-    assert all(name.endswith(other_answers) for call in trained for name in drawn_from(call))
-    assert adapter_of(calls)[0] == f"adapter{other_answers}"
+@pytest.mark.parametrize("folder", ["other", "of Qwen's, 1.5B"])
+def test_another_writer_answers_the_same_questions(listen, tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "config.json").write_text("{}")
+    calls = listen("--lessons", "1,2,3,4", "--compare", "5", "--writer", str(tmp_path / folder))
+    converted, _ = [last_flags(call) for call in calls if call[0] == "convert"][-2:]
+    assert converted["--llm"] == str(tmp_path / folder)
+    own, other = [
+        last_flags(call)
+        for call in calls
+        if call[0] == "construct" and folder_name(call[call.index("--out") + 1]) == "gender"
+    ]
+    assert other["--model"] == converted["--out"] != own["--model"]
+    assert {key: own[key] for key in own if key not in ("--out", "--model")} == {
+        key: other[key] for key in other if key not in ("--out", "--model")
+    }
+    shared = [call for call in calls if call[0].endswith("common.py")]
+    assert len(shared) == 3 and str(pathlib.Path(own["--out"])) == shared[1][2] and other["--out"] == shared[1][3]
+    labelled = [last_flags(call)["--rows"] for call in calls if call[0].endswith("label.py")]
+    assert labelled == [call[-2] for call in shared]  # the questions that both answered
+    runs = [folder_name(flag(call, "--workdir")) for call in calls if call[0] == "train"][-3:]
+    assert runs == ["own_5", "labels_5", "foreign_5"]
+    folders = {flag(call, "--workdir").rpartition("/")[0] for call in calls if call[0] == "train"}
+    assert not [each for each in folders if set("',") & set(each)]
 
 
 def test_another_writer_may_be_behind_an_endpoint(listen):
     there = ["--writer", "http://localhost:8080/v1", "--writer_model", "house/Qwen2.5 1.5B"]
-    calls = listen("--lessons", "1,2,3,4", "--answers", "foreign", *there)
-    own, other = [last_flags(call) for call in calls if call[0] == "construct" and "/gender" in flag(call, "--out")]
+    calls = listen("--lessons", "1,2,3,4", "--compare", "5", *there)
+    own, other = [
+        last_flags(call) for call in calls if call[0] == "construct" and flag(call, "--out").endswith("/gender")
+    ]
     assert "--endpoint" not in own and other["--endpoint"] == there[1] and other["--endpoint_model"] == there[3]
     assert other["--model"] == own["--model"]  # which is asked how likely it finds those answers
-    assert folder_name(other["--out"]) == "gender_foreign_house_Qwen2.5_1.5B_all"
     converted = [last_flags(call)["--llm"] for call in calls if call[0] == "convert"]
     assert {folder_name(model) for model in converted} == {"smollm2-135m-instruct"}
+
+
+def test_splits_are_named_as_records_want_them(listen):
+    calls = listen("--lessons", "1,2,3,4", "--compare", "5", "--writer", "http://a/v1", "--writer_model", "Q 2.5-B")
+    splits = {flag(call, "--split") for call in calls if call[0] == "records"}
+    assert len(splits) > 6 and all(re.fullmatch(r"[a-z][a-z0-9_]*", split) for split in splits)
 
 
 def test_rows_of_every_kind_are_as_many_as_was_asked(listen):
@@ -188,7 +215,9 @@ def test_rows_of_every_kind_are_as_many_as_was_asked(listen):
     assert flag(corpus, "--sources") == "sakura"
 
 
-@pytest.mark.parametrize(("sources", "kinds"), [("sakura", []), ("all", ["synthesised", "dialogue", "sound", "music"])])
+@pytest.mark.parametrize(
+    ("sources", "kinds"), [("sakura", []), ("sakura,sound", ["synthesised", "dialogue", "sound", "music"])]
+)
 def test_kinds_of_clips_that_the_sources_lack_have_no_rows(listen, sources, kinds):
     calls = listen("--lessons", "1,2,3,4", "--further", "5", "--sources", sources)
     written = [folder_name(flag(call, "--out")) for call in calls if call[0] == "construct"]
@@ -247,12 +276,12 @@ def test_kinds_of_instruction_that_the_table_asks_are_not_trained_on():
     [
         (["--lessons", "1,2,3"], "--lessons must be four numbers"),
         (["--rows", "0"], "--rows must be a number above 0"),
-        (["--answers", "mine"], "--answers must be own, labels or foreign"),
-        (["--answers", "labels", "--further", "1"], "goes without --further"),
-        (["--answers", "foreign"], "needs --writer"),
-        (["--writer", "other"], "--writer goes with --answers foreign"),
-        (["--answers", "foreign", "--writer", "http://there/v1"], "--writer_model goes with an endpoint"),
-        (["--writer_model", "other"], "--writer_model goes with an endpoint"),
+        (["--compare", "some"], "--compare must be a number"),
+        (["--compare", "5", "--writer", "nowhere"], "--writer must be a folder with a model's config.json"),
+        (["--writer", "other"], "--writer goes with --compare"),
+        (["--compare", "5", "--writer", "http://there/v1"], "--writer_model goes with an endpoint"),
+        (["--compare", "5", "--writer_model", "other"], "--writer_model goes with an endpoint"),
+        (["--sources", "espeak,made"], "--sources must have sakura"),
         (["--further", "some"], "--further must be a number"),
         (["--louder"], "there is no argument --louder"),
         (["--sakura", "nowhere"], "nowhere is no checkout of SAKURA"),

@@ -121,6 +121,25 @@ def test_of_the_benchmark_only_what_may_be_used_is(checkout, tmp_path):
     assert made == {TESTED, TRAINED, ACTED, ACTED_TESTED}
 
 
+def test_what_is_known_of_a_clip_follows_its_source(checkout, tmp_path):
+    out = tmp_path / "out"
+
+    def genders_after(change):
+        for track in ("Language", "Gender"):
+            metadata = checkout / "data" / track / "metadata.csv"
+            metadata.write_text("\n".join(filter(None, map(change, metadata.read_text().splitlines()))))
+        run(out, "--sources", "sakura", "--sakura", str(checkout))
+        rows = rows_of(out / "train" / "real.jsonl")
+        return [row["gender"] for row in rows if row["audio"] == f"sakura/{TRAINED}.flac"]
+
+    assert genders_after(str) == ["female"]
+    other = out / f"audio/sakura/{ACTED}.flac"
+    made = other.stat().st_mtime_ns
+    assert genders_after(lambda line: line.replace(",female,", ",male,")) == ["male"]
+    assert genders_after(lambda line: "" if line.startswith(TRAINED) else line) == []
+    assert other.stat().st_mtime_ns == made  # what has not changed is not made twice
+
+
 def test_without_the_benchmark_its_clips_are_left_out_loudly(tmp_path, capsys):
     run(tmp_path / "out", "--sources", "sakura")
     assert "LEFT OUT" in capsys.readouterr().err

@@ -58,6 +58,7 @@ def test_rows_and_clips_are_counted_by_source(run, tmp_path):
     [
         (TESTED, [], "for testing only"),
         (UNTOUCHED, [], "not to be touched"),
+        ("dia1_utt2", [], "which is of MELD"),
         (TRAINED, [f"sakura/{TRAINED}"], "which is asked about"),
     ],
 )

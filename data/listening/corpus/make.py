@@ -89,10 +89,14 @@ def plan(name: str, places: clips.Places) -> list[clips.Clip]:
 
 
 def make(name: str, planned: list[clips.Clip], out: pathlib.Path, workers: int) -> None:
-    """Makes the clips of a source that are not there yet, and notes each in OUT/made/SOURCE.jsonl."""
+    """Makes the clips of a source that are not there yet, and notes each in OUT/made/SOURCE.jsonl.
+
+    What is there but is not planned, or of which something else is known now, is not gone on with."""
     notes = out / "made" / f"{name}.jsonl"
     notes.parent.mkdir(parents=True, exist_ok=True)
-    done = noted(notes, out)
+    known = {clip.audio: clip for clip in planned}
+    there = noted(notes, out).items()
+    done = {audio: rows for audio, rows in there if audio in known and is_of(known[audio], rows[0])}
     write_whole(notes, "".join(json.dumps(rows, ensure_ascii=False) + "\n" for rows in done.values()))
     todo = [clip for clip in planned if clip.audio not in done]
     print(f"{name}: {len(planned)} clips, {len(planned) - len(todo)} of them there")
@@ -113,6 +117,14 @@ def noted(notes: pathlib.Path, out: pathlib.Path) -> dict[str, list[dict]]:
         if (out / "audio" / rows[0]["audio"]).is_file():
             found[rows[0]["audio"]] = rows
     return found
+
+
+def is_of(clip: clips.Clip, row: dict) -> bool:
+    """Whether all that is known of a clip stands in its row; of one that was cut, the text does not."""
+    planned = clip.fields | {"kind": clip.kind, "held_out": clip.held_out}
+    there = row | {"held_out": row.get("held_out", "")}
+    differ = [key for key, value in planned.items() if there.get(key) != json.loads(json.dumps(value))]
+    return not differ or (differ == ["text"] and "text" not in row)
 
 
 def rendered(name: str, todo: list[clips.Clip], out: pathlib.Path, workers: int):

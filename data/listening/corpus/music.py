@@ -156,7 +156,10 @@ def _synthesiser(cache: str, font: str) -> tuple:
 
 
 def _clip(instrument: str, tempo: str, mode: str, number: int, cache: pathlib.Path, fonts: list[str]) -> clips.Clip:
-    fields = {"instrument": instrument, "tempo": tempo} | ({"mode": mode} if instrument != "drums" else {})
+    fields = {"instrument": instrument, "tempo": tempo, "caption": f"A {tempo} rhythm, played on drums."}
+    if instrument != "drums":
+        told = f"A {tempo} tune in a {mode} key, played on this instrument: {instrument}."
+        fields |= {"mode": mode, "caption": told}
     other = number == TRAINED
     held_out = "" if number < TRAINED else "recording" if other else "clip"
     name = f"{NAME}/{instrument.replace(' ', '_')}-{tempo}-{mode}-{number}.flac"

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from held_out import BARRED, REAL, barred_by
+from held_out import BARRED, MELD, REAL, barred_by
 
 from desta_jax.records.read import RecordSource
 from desta_jax.records.schema import decode_text
@@ -87,6 +87,8 @@ def source_of(clip: str) -> str:
 def _check(clip: str, asked: Collection[str], trouble: str) -> None:
     if str(PurePosixPath(clip).with_suffix("")) in asked:
         raise ValueError(f"{trouble}, which is asked about")
+    if source_of(clip) == REAL and MELD.fullmatch(PurePosixPath(clip).stem):
+        raise ValueError(f"{trouble}, which is of MELD, whose clips are for testing only")
     if source_of(clip) == REAL and (divisors := barred_by(clip)):
         why = BARRED[divisors[0]]
         raise ValueError(f"{trouble}, which is {why}: the CRC-32 of its name is divisible by {divisors[0]}")
