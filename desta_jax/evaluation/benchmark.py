@@ -40,6 +40,7 @@ class Benchmark:
         splits: the first is the default.
         columns: the published table's columns, each with the path of our figure for it.
         published: the table's rows, a number a column or None; `sources` says where they stand.
+        answer_in: what of a text in our layout is scored; official layouts hold that alone.
         packages: what scoring imports that not every installation has.
     """
 
@@ -54,6 +55,7 @@ class Benchmark:
     published: Mapping[str, tuple[float | None, ...]]
     sources: str
     read_verdicts: Callable[[Path, Sequence[Question]], dict[str, tuple[str, list[str]]]] | None = None
+    answer_in: Callable[[str], str] = str
     packages: tuple[str, ...] = ()
 
 

@@ -41,6 +41,9 @@ GROUPS = {
     "audio": "BirdSoundDetection ChordClassification EnvironmentalSoundClassification",
 }
 """Phase-1's groups of tasks; instances are named TASK_DATASET."""
+READ = ("SpeechTextMatching", "SpokenTermDetection")
+"""Tasks of Phase-1 about a text beside the clip, which stands in a field of its own, `text`; that of others may be
+what is said."""
 PHASE_1 = 48
 """Instances of Phase-1 that the published mean is over."""
 
@@ -86,8 +89,11 @@ def read(data: Path, split: str) -> list[Question]:
         if facts["metric"] not in _KNOWN:
             raise ValueError(f"{given}: {folder.name} has the unknown metric {facts['metric']!r}; known: {_KNOWN}")
         rows = list(folders.read(folder, split))
-        ids = _ids(folder.name, [row for row, _ in rows], [(row.get("instruction"), *clips) for row, clips in rows])
-        questions += [_question(name, folder.name, facts, *each) for name, each in zip(ids, rows, strict=True)]
+        asked = [_instruction(folder.name, row) for row, _ in rows]
+        same = [(instruction, *clips) for instruction, (_, clips) in zip(asked, rows, strict=True)]
+        ids = _ids(folder.name, [row for row, _ in rows], same)
+        every = zip(ids, asked, rows, strict=True)
+        questions += [_question(name, folder.name, facts, instruction, *row) for name, instruction, row in every]
     return questions
 
 
@@ -246,16 +252,27 @@ def _means(
     return {name: mean(each for task, each in done.items() if facts[task][key] == name) for name in names}
 
 
+def _instruction(task: str, row: Mapping[str, Any]) -> str | None:
+    """A row's, with the text that it is about."""
+    told = task.split("_")[0] in READ and row.get("text")
+    return f"{row.get('instruction')}\nText: {row['text']}" if told else row.get("instruction")
+
+
 def _question(
-    name: str, task: str, facts: Mapping[str, Any], row: Mapping[str, Any], clips: Sequence[Path | bytes]
+    name: str,
+    task: str,
+    facts: Mapping[str, Any],
+    instruction: str,
+    row: Mapping[str, Any],
+    clips: Sequence[Path | bytes],
 ) -> Question:
     for key in ("instruction", "label"):
         if key not in row:
             raise ValueError(f"row {name}: no field {key!r}")
     metric = facts["metric"]
     prompt = PROMPTS["accuracy" if metric == "accuracy" else "words" if metric in _RATES else "other"]
-    kept = {"task": task, "facts": facts, "instruction": row["instruction"], "label": row["label"]}
-    return Question(name, tuple(clips), {"instruction": row["instruction"]}, prompt, kept)
+    kept = {"task": task, "facts": facts, "instruction": instruction, "label": row["label"]}
+    return Question(name, tuple(clips), {"instruction": instruction}, prompt, kept)
 
 
 def _inquiry(question: Question, response: str) -> Inquiry:

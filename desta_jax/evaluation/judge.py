@@ -52,7 +52,7 @@ class EndpointJudge:
         endpoint: Endpoint,
         cache: Path,
         *,
-        max_tokens: int = 1024,
+        max_tokens: int = 4096,
         say: Callable[[str], None] = lambda line: None,
     ):
         self.endpoint, self.cache, self.max_tokens, self.say = endpoint, cache, max_tokens, say
@@ -100,11 +100,19 @@ class EndpointJudge:
         texts: list[str] = []
         while len(texts) < inquiry.samples:  # some endpoints answer once whatever n is
             given = self.endpoint.ask(inquiry.messages, n=inquiry.samples - len(texts), **self._settings(inquiry))
-            self._heed(given[0])
-            if given[0].error:
+            given = [self._whole(each) for each in given]
+            self._heed(next((each for each in given if each.error), given[0]))
+            if any(each.error for each in given):
                 return
             texts += [each.text for each in given]
         self._keep(key, texts)
+
+    def _whole(self, given: Completion) -> Completion:
+        """A judge that is cut off, or thinks until it is, has not said what it came to."""
+        if given.error or (given.text.strip() and not given.cut):
+            return given
+        why = f"was cut off after {self.max_tokens} tokens" if given.cut else "is empty"
+        return dataclasses.replace(given, error=f"the verdict {why}")
 
     def _heed(self, given: Completion) -> None:
         """Remembers why there is no verdict. A single inquiry may be at fault itself; where nothing is answered any

@@ -50,6 +50,12 @@ def is_right(prediction: str, answer: str, choices: Sequence[str]) -> bool:
     return bool(given) and wanted <= given and not given & wrong
 
 
+def without_lead(text: str) -> str:
+    """What the prompt has a model say before its answer is no word of it, wherever it stands. Official files hold
+    answers as they are scored."""
+    return text.replace(_LEAD, "")
+
+
 def score(
     questions: Sequence[Question],
     answers: Mapping[str, str],
@@ -61,7 +67,7 @@ def score(
     withheld = [question.id for question in questions if not question.row["answer"]]
     problems.add("answers withheld by the benchmark", *withheld)
     scored = [q.row for q in questions if q.id in answers and q.row["answer"]]
-    marks = [is_right(answers[row["id"]].replace(_LEAD, ""), row["answer"], row["choices"]) for row in scored]
+    marks = [is_right(answers[row["id"]], row["answer"], row["choices"]) for row in scored]
     figures: dict[str, Any] = {"total": share(marks)}
     for key in ("task", "difficulty", "category", "sub-category"):
         figures[key] = by(key, [_tidy(row, key) for row in scored], marks)
@@ -83,8 +89,11 @@ def _question(row: Mapping[str, Any], folder: Path) -> Question:
 
 
 def _tidy(row: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The row's field; a few rows hold it as a printed list, "['Reasoning']"."""
-    return {key: row[key].strip("[]'")} if isinstance(row.get(key), str) else {}
+    """The row's field; a few rows hold it in a list, ["Reasoning"], or in a printed one, "['Reasoning']"."""
+    value = row.get(key)
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return {key: value.strip("[]'")} if isinstance(value, str) else {}
 
 
 def _words(text: str) -> set[str]:
@@ -99,6 +108,7 @@ BENCHMARK = Benchmark(
     read=read,
     read_predictions=read_predictions,
     score=score,
+    answer_in=without_lead,
     columns={
         "sound": ("task", "sound"),
         "music": ("task", "music"),

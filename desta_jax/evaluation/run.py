@@ -203,7 +203,7 @@ def _evaluate_one(
     problems = Problems()
     questions = _without_repeats(_read(benchmark, _existing(data, predictions), split), problems)
     if predictions is None:
-        rows = _predict(benchmark, questions, out / "predictions.jsonl", settings)
+        rows = _own(benchmark, _predict(benchmark, questions, out / "predictions.jsonl", settings))
     else:
         rows = _read_predictions(benchmark, _existing(predictions), split)
     first = {question.id for question in questions[: settings.limit]}
@@ -287,8 +287,15 @@ def _read_predictions(benchmark: Benchmark, path: Path, split: str) -> list[dict
     if path.is_file() and path.suffix == ".jsonl":
         rows = answers.read_lines(path)
         if rows and all("id" in row and ("text" in row or "error" in row) for row in rows):
-            return answers.newest(rows) if any("asked" in row for row in rows) else rows
+            return _own(benchmark, answers.newest(rows) if any("asked" in row for row in rows) else rows)
     return benchmark.read_predictions(path, split)
+
+
+def _own(benchmark: Benchmark, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in our layout with the answers that their texts hold."""
+    return [
+        row | {"text": benchmark.answer_in(row["text"])} if isinstance(row.get("text"), str) else row for row in rows
+    ]
 
 
 def _recorded(benchmark: Benchmark, judge: Judge | str | Path | None, questions: Sequence[Question]) -> Judge | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import re
+import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,7 @@ def read_predictions(path: Path, split: str) -> list[dict[str, Any]]:
     """The official JSONL files, MODEL-SET-SPLIT-audio.jsonl with `response` a row, in the data set's order; its
     `prompt` tells whether it is the data's row of that number."""
     rows = []
-    for file in files(path, "*.jsonl"):
-        name, part = _set_of(file)
+    for file, name, part in _of_sets(path):
         for number, row in enumerate(read_lines(file)):
             rows.append({"id": _id(name, part, number), "text": row.get("response"), "prompt": row.get("prompt")})
     return rows
@@ -93,8 +93,7 @@ def read_predictions(path: Path, split: str) -> list[dict[str, Any]]:
 def read_verdicts(path: Path, questions: Sequence[Question]) -> dict[str, tuple[str, list[str]]]:
     """The official result-*.jsonl, with the judge's words in `score`."""
     records = {}
-    for file in files(path, "*.jsonl"):
-        name, part = _set_of(file)
+    for file, name, part in _of_sets(path):
         for number, row in enumerate(read_lines(file)):
             if "score" in row:
                 records[_id(name, part, number)] = (row["response"], [str(word) for word in row["score"]])
@@ -262,13 +261,19 @@ def _id(name: str, part: str, number: int) -> str:
     return f"{name}/{number}" if part in ("test", REGIONS[0]) else f"{name}/{part}/{number}"
 
 
-def _set_of(file: Path) -> tuple[str, str]:
-    """The set that a file of answers is for, the longest of their names that its own holds, and the part of it."""
-    found = [name for name in sorted(SETS, key=len, reverse=True) if name in file.stem]
-    if not found:
-        raise ValueError(f"{file}: its name holds none of VoiceBench's sets: {', '.join(SETS)}")
-    part = re.search(rf"{found[0]}-(\w+)-(?:audio|text|full)", file.stem)
-    return found[0], part[1] if part else "test"
+def _of_sets(path: Path) -> Iterator[tuple[Path, str, str]]:
+    """Files of answers with the set that each is for, the longest of their names that its own holds, and the part of
+    it. A folder may have those of other sets too, such as mtbench."""
+    every = files(path, "*.jsonl")
+    found = {file: [name for name in sorted(SETS, key=len, reverse=True) if name in file.stem] for file in every}
+    if not any(found.values()):
+        raise ValueError(f"{every[0]}: its name holds none of VoiceBench's sets: {', '.join(SETS)}")
+    if others := [file.name for file in every if not found[file]]:
+        warnings.warn(f"{path}: not of VoiceBench's nine sets, and left out: {', '.join(others)}", stacklevel=2)
+    for file in (file for file in every if found[file]):
+        name = found[file][0]
+        part = re.search(rf"{name}-(\w+)-(?:audio|text|full)", file.stem)
+        yield file, name, part[1] if part else "test"
 
 
 BENCHMARK = Benchmark(

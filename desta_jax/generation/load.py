@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ class _Settings:
         """From the config.json of an export or of the PyTorch reference."""
         return cls(
             AdapterShape.of_reference(config, whisper.encoder_layers),
-            config["placeholder_token"],
+            config.get("placeholder_token", "<|reserved_special_token_87|>"),  # the reference's own default
             int(config.get("audio_seconds", WHISPER_SECONDS)),
             config.get("audio_locator", AUDIO_LOCATOR),
         )
@@ -124,6 +125,16 @@ def chosen_step(
     """Which checkpoint `load` takes: `step`, or now the newest of the work directory, where the adapter is in one."""
     workdir = epath.Path(adapter or folder)
     return find_step(str(workdir), step) if (workdir / FOLDER).exists() else step
+
+
+def export_digest(adapter: str | os.PathLike | None) -> str | None:
+    """Tells the weights of an export, or of a folder of the reference, from those that may lie there another time; None
+    for any other adapter, which its step tells."""
+    files = sorted(epath.Path(adapter).glob("*.safetensors")) if adapter is not None else []
+    digest = hashlib.blake2b(digest_size=8)
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest() if files else None
 
 
 def assemble(

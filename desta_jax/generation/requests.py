@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -30,11 +31,12 @@ def answer_file(
     about: Mapping[str, Any] | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> tuple[int, int]:
-    """Answers to a JSONL file, a row each: `id text token_ids transcripts`, or `id error` for what can't be answered.
+    """Answers to a JSONL file, a row each: `id asked text token_ids transcripts`, or `id error` for what can't be
+    answered; `asked` is a digest of the row's request.
 
     Rows that `out` has an answer to are not asked again, so that a run that was stopped goes on. A last line that was
     cut off is dropped; a row with an error gives way to a new try. What the rows were asked with stands beside them,
-    in OUT.settings.json, and must be the same when a run goes on.
+    in OUT.settings.json, and must be the same when a run goes on; and so must the requests that are answered.
 
     Args:
         requests: rows like a manifest's: `id` (or the line's number), `messages` with `audios`; a row may have its own
@@ -47,7 +49,8 @@ def answer_file(
 
     Raises:
         FileNotFoundError, ValueError: no such file; two rows with one id; `out` holds something else than answers, or
-            answers that were begun with other settings, or that another process is writing.
+            answers that were begun with other settings, or to other requests of the same ids, or that another process
+            is writing.
     """
     requests, out = pathlib.Path(requests), pathlib.Path(out)
     rows = list(read_rows(requests))
@@ -56,7 +59,8 @@ def answer_file(
         raise ValueError(f"{out} is the file of requests: name another --out")
     options = {"transcripts": transcripts, "long_audio": long_audio}
     settings = dict(about or {}) | {"max_new_tokens": max_new_tokens} | dataclasses.asdict(sampling) | options
-    with _begun(out, settings) as done, out.open("a", encoding="utf-8") as file:
+    asked = {row["id"]: _digest(row) for row in rows}
+    with _begun(out, settings, asked) as done, out.open("a", encoding="utf-8") as file:
         waiting = [(number, row) for number, row in enumerate(rows) if row["id"] not in done]
         if before := len(rows) - len(waiting):
             report(f"{before:,} of {len(rows):,} rows have their answers already")
@@ -69,7 +73,8 @@ def answer_file(
             )
             given = [next(answers) if isinstance(item, Request) else Answer(error=item) for item in made]
             for (_, row), answer in zip(part, given):
-                file.write(_line({"id": row["id"]} | to_row(answer)))
+                known_by = {} if answer.error else {"asked": asked[row["id"]]}
+                file.write(_line({"id": row["id"]} | known_by | to_row(answer)))
             file.flush()
             failed += sum(answer.error is not None for answer in given)
             line, errors = pace.add(len(part)), f", {failed:,} failed" if failed else ""
@@ -162,8 +167,14 @@ def _check_unique(ids: Sequence[Any], file: pathlib.Path) -> None:
         seen.add(name)
 
 
+def _digest(row: Mapping[str, Any]) -> str:
+    """Tells a request from another of the same id: where rows have none, a line more gives all after it other ones."""
+    asked = json.dumps([row.get("messages"), row.get("max_new_tokens")], sort_keys=True)
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
 @contextlib.contextmanager
-def _begun(out: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[set[Any]]:
+def _begun(out: pathlib.Path, settings: Mapping[str, Any], asked: Mapping[Any, str]) -> Iterator[set[Any]]:
     """The answers' file for this process alone, with its settings beside it; gives the ids that have answers."""
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f"{out.name}.settings.json")
@@ -174,10 +185,16 @@ def _begun(out: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[set[Any]]
         done = _answered(out, begun=bool(before))
         if done:
             _check_settings(out, before, settings)
+        others = [name for name, digest in done.items() if digest and asked.get(name, digest) != digest]
+        if others:
+            raise ValueError(
+                f"{out} holds answers to other requests of the same ids, {others[0]!r} the first of {len(others)}; give"
+                " the same requests, or name another --out"
+            )
         file.truncate(0)
         file.write(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
         file.flush()
-        yield done
+        yield set(done)
 
 
 def _check_settings(out: pathlib.Path, before: str, now: Mapping[str, Any]) -> None:
@@ -192,18 +209,19 @@ def _check_settings(out: pathlib.Path, before: str, now: Mapping[str, Any]) -> N
         )
 
 
-def _answered(out: pathlib.Path, *, begun: bool) -> set[Any]:
-    """The ids that have answers; errors, and what a stopped run left of a last line, are taken out of the file.
+def _answered(out: pathlib.Path, *, begun: bool) -> dict[Any, str | None]:
+    """The ids that have answers, with the digests of their requests; errors, and what a stopped run left of a last
+    line, are taken out of the file.
 
     Raises ValueError, and changes nothing, where a line is neither answer nor error; without `begun` the last too.
     """
     if not out.exists():
-        return set()
+        return {}
     data = out.read_bytes()
     *lines, last = data.split(b"\n")
     if last and not begun:
         lines.append(last)
-    kept, done = [], set()
+    kept, done = [], {}
     for line in lines:
         try:
             row = json.loads(line)
@@ -214,7 +232,7 @@ def _answered(out: pathlib.Path, *, begun: bool) -> set[Any]:
             raise ValueError(f"{out} has a line that is no answer; name another file, or remove it") from None
         if is_answer:
             kept.append(line + b"\n")
-            done.add(name)
+            done[name] = row.get("asked")
     whole = b"".join(kept)
     if whole != data:
         write_whole(out, whole)

@@ -12,6 +12,35 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Key, UInt32
 
+_NEUTRAL: Mapping[str, tuple] = {  # by which transformers does nothing
+    "num_beams": (1,),
+    "no_repeat_ngram_size": (0,),
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "min_p": (0,),
+    "typical_p": (1,),
+    "epsilon_cutoff": (0,),
+    "eta_cutoff": (0,),
+    "guidance_scale": (1,),
+    "penalty_alpha": (0,),
+    "bad_words_ids": ([],),
+    "suppress_tokens": ([],),
+    "begin_suppress_tokens": ([],),
+    "sequence_bias": ([], {}),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "exponential_decay_length_penalty": (),
+}
+
+
+def not_heeded(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a generation_config.json asks for, and transformers does, and is not done here."""
+    return {
+        key: value
+        for key, neutral in _NEUTRAL.items()
+        if (value := generation.get(key)) is not None and value not in neutral
+    }
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from desta_jax import sharding
 from desta_jax.generation import cache as kv
 from desta_jax.generation.cache import Cache
 from desta_jax.generation.decode import NOTHING, LanguageModel, Speech, begin, read, speak
-from desta_jax.generation.sampling import Chooser, Sampling, make_chooser
+from desta_jax.generation.sampling import Chooser, Sampling, make_chooser, not_heeded
 from desta_jax.inputs.prompt import Prompt
 from desta_jax.models.audio_lm import AudioLM
 
@@ -176,6 +177,9 @@ def open_tongue(
     configured = generation.get("eos_token_id")
     stops = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
     stops.add(tokenizer.get_vocab().get(END_OF_TURN))
+    if others := not_heeded(generation):
+        told = ", ".join(f"{key} {value!r}" for key, value in others.items())
+        warnings.warn(f"the model's generation_config.json asks for what is not done here: {told}", stacklevel=2)
     return Tongue(audio_lm, model, mesh, np.array(sorted(stops - {None}), np.int32), generation)
 
 

@@ -67,7 +67,7 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> None:
     _check(values)
     from desta_jax.evaluation.run import evaluate, summarise
-    from desta_jax.generation import chosen_step
+    from desta_jax.generation import chosen_step, export_digest
     from desta_jax.machine import default_dtype
 
     if values.model:
@@ -85,7 +85,8 @@ def run(values: flags.FlagValues) -> None:
             judge=_judge(values, model),
             model=model,
             model_name=_name(values),
-            about={name: values[name].value for name in ("model", "adapter", "step", "dtype")},
+            about={name: values[name].value for name in ("model", "adapter", "step", "dtype")}
+            | {"adapter_digest": export_digest(values.adapter)},
             split=values.split,
             system=values.system,
             user=values.user,

@@ -162,7 +162,7 @@ def _chat(values: flags.FlagValues) -> None:
 
 
 def _answer_file(values: flags.FlagValues) -> None:
-    from desta_jax.generation import chosen_step
+    from desta_jax.generation import chosen_step, export_digest
     from desta_jax.generation.requests import answer_file
 
     values.step = chosen_step(values.model, values.adapter, values.step)
@@ -177,7 +177,7 @@ def _answer_file(values: flags.FlagValues) -> None:
         long_audio=values.long_audio,
         batch_size=values.batch_size,
         about={name: values[name].value for name in ("model", "adapter", "step")}
-        | {"dtype": model.tongue.audio_lm.dtype.name},
+        | {"dtype": model.tongue.audio_lm.dtype.name, "adapter_digest": export_digest(values.adapter)},
         report=say,
     )
     errors = f'; {failed:,} could not be answered, see their "error"' if failed else ""
@@ -200,8 +200,8 @@ VERB = Verb(
     ),
     notes="An answer is printed as it comes, and what was heard beside it, on stderr. Rows of --requests are like a "
     'manifest\'s, {"id": ..., "messages": [...]}; a row may have its own max_new_tokens. Rows of --out are {"id", '
-    '"text", "token_ids", "transcripts", ...}, or {"id", "error"} for what cannot be answered, which does not stop '
-    "the others; the same command goes on where it was stopped, and tries rows with an error again; "
-    "OUT.settings.json holds what it was asked with, which must stay the same. Compiled programs are kept in "
+    '"asked", "text", "token_ids", "transcripts", ...}, or {"id", "error"} for what cannot be answered, which does not '
+    "stop the others; the same command goes on where it was stopped, and tries rows with an error again; "
+    "OUT.settings.json holds what it was asked with, which must stay the same, as must what is answered. Compiled programs are kept in "
     "the user's cache, so that the next start is quick.",
 )

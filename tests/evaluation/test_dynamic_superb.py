@@ -146,6 +146,24 @@ def test_clips_come_in_order_and_prompts_by_kind(data):
     assert spoken.prompt.system.endswith("Respond directly without any other words")
 
 
+@pytest.mark.parametrize(
+    ("task", "asked"),
+    [
+        ("SpeechTextMatching_LJSpeech", ["Do they match?\nText: He sat.", "Do they match?\nText: She sat."]),
+        ("SpeakerVerification_VCTK", ["Do they match?"]),  # there, the text may be what is said
+    ],
+)
+def test_a_text_that_a_task_is_about_is_read(tmp_path, write_wav, write_jsonl, task, asked):
+    write_wav(tmp_path / task / "a.wav")
+    rows = [
+        {"instruction": "Do they match?", "text": text, "label": "yes", "file": "a.wav", "audio": "a.wav"}
+        for text in ("He sat.", "She sat.", "He sat.")
+    ]
+    write_jsonl(tmp_path / task / "test.jsonl", rows)
+    questions = {question.id: question for question in dynamic_superb.read(tmp_path, "test")}
+    assert [question.fields["instruction"] for question in questions.values()] == asked
+
+
 def test_several_questions_about_a_file_count_each_and_true_repeats_once(tmp_path, write_wav, write_jsonl):
     task = "SpeakerVerification_VCTK"
     rows = [("same?", "Yes", "b"), ("same?", "No", "c"), ("same?", "Yes", "b"), ("other?", "Yes", "b")]

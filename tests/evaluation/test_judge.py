@@ -6,6 +6,8 @@ from desta_jax.endpoint import Endpoint
 from desta_jax.evaluation import judge as judging
 from desta_jax.evaluation.judge import EndpointJudge, Inquiry, ModelJudge, RecordedJudge
 
+CUT = {"choices": [{"message": {"content": "Let me think: yes"}, "finish_reason": "length"}]}
+
 
 @pytest.fixture
 def endpoint(serve, reply_with):
@@ -65,6 +67,15 @@ def test_an_endpoint_that_stays_broken_gives_no_verdict_and_none_is_kept(endpoin
         assert make(there, tmp_path).verdicts([inquiry()]) == [[]]
     assert len(there.bodies) == 3
     assert not (tmp_path / "cache.jsonl").exists()
+
+
+@pytest.mark.parametrize(("reply", "why"), [(CUT, "was cut off after 4096 tokens"), ([" "], "is empty")])
+def test_a_judge_that_has_not_finished_gives_no_verdict_and_none_is_kept(endpoint, tmp_path, reply, why):
+    there = endpoint(reply, ["yes"])
+    judge = make(there, tmp_path)
+    with pytest.warns(UserWarning, match=rf"1 of 1 answers got no verdict; the first: the verdict {why}"):
+        assert judge.verdicts([inquiry()]) == [[]]
+    assert judge.verdicts([inquiry()]) == [["yes"]]
 
 
 def test_an_endpoint_that_answers_nobody_any_more_ends_the_judging_and_what_it_said_is_kept(endpoint, tmp_path):

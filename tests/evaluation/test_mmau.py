@@ -58,6 +58,7 @@ def data(tmp_path):
 
 def test_accuracy_by_every_group(data):
     rows = json.loads((data / "mmau-test-mini.json").read_text())
+    rows[0]["category"] = ["Reasoning"]
     for each, text in zip(rows, ["A dog", "A big cat", 'The correct answer is: "A dog".'], strict=False):
         each["model_prediction"] = text
     official = data / "answers.json"
@@ -79,8 +80,10 @@ def test_accuracy_by_every_group(data):
 def test_the_lead_is_no_word_of_an_answer_wherever_it_stands(tmp_path, text):
     asked = row(0, choices=["Yes", "The no is correct"], answer="Yes", model_prediction=text)
     (tmp_path / "mmau-test-mini.json").write_text(json.dumps([asked]))
-    report = evaluate("mmau", tmp_path, tmp_path / "out", predictions=tmp_path / "mmau-test-mini.json")
-    assert report["scores"]["total"] == {"value": 100.0, "count": 1}
+    (tmp_path / "ours.jsonl").write_text(json.dumps({"id": asked["id"], "text": text}))
+    for file, value in (("ours.jsonl", 100.0), ("mmau-test-mini.json", 0.0)):  # official files are scored as they are
+        report = evaluate("mmau", tmp_path, tmp_path / f"out {value}", predictions=tmp_path / file)
+        assert report["scores"]["total"] == {"value": value, "count": 1}
 
 
 def test_the_recommended_prompt(data):

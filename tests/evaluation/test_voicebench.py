@@ -155,6 +155,16 @@ def test_every_set_and_the_overall_figure(data, judge, monkeypatch):
     assert "qa_metrics" in (data / "out/scores.md").read_text()
 
 
+def test_official_answers_to_other_sets_are_left_out_by_name(data, judge, write_jsonl):
+    expected = evaluate("voicebench", data, data / "out", predictions=data / "answers", judge=judge(say))["scores"]
+    write_jsonl(data / "answers" / "ours-mtbench-test-audio.jsonl", [{"prompt": "?", "response": "Ann"}])
+    with pytest.warns(UserWarning, match="nine sets, and left out: ours-mtbench-test-audio.jsonl"):
+        report = evaluate("voicebench", data, data / "out", predictions=data / "answers", judge=judge(say))
+    assert report["scores"] == expected
+    with pytest.raises(ValueError, match="mtbench.*holds none of VoiceBench's sets"):
+        evaluate("voicebench", data, data / "out", predictions=data / "answers" / "ours-mtbench-test-audio.jsonl")
+
+
 def test_official_answers_to_other_rows_are_left_out(data, judge, write_jsonl):
     said = [{"prompt": "Who?", "response": "Ann"}, {"prompt": "Where?", "response": "I cannot"}, {"response": "Sure"}]
     write_jsonl(data / "advbench.jsonl", [{"prompt": f"{who}?", "audio": "clip.wav"} for who in ("Who", "Why", "What")])

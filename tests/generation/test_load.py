@@ -1,6 +1,7 @@
 """A model is a converted folder and an adapter, from wherever the adapter is."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 
 from desta_jax import generation
 from desta_jax.config import make_config, to_json
-from desta_jax.generation import chosen_step
+from desta_jax.generation import chosen_step, export_digest
 from desta_jax.training import checkpoint
 from desta_jax.training.step import init_state
 from desta_jax.weights.adapter import read_adapter
@@ -59,6 +60,27 @@ def test_a_work_directory_is_a_model_and_an_adapter(made, adapters, tmp_path):
     # What settings record, so that a file of answers notices a newer checkpoint.
     assert [chosen_step(tmp_path), chosen_step(made["llama"].folder, tmp_path, 3)] == [5, 3]
     assert chosen_step(made["llama"].folder, made["llama"].adapter) is None
+
+
+def test_an_export_is_known_by_its_weights(made, tmp_path):
+    there, copy = made["llama"].adapter, tmp_path / "copy"
+    shutil.copytree(there, copy)
+    assert export_digest(there) == export_digest(copy)
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    assert export_digest(there) != export_digest(copy)
+    assert export_digest(None) is export_digest(tmp_path) is export_digest("house/of-the-hub") is None
+
+
+def test_the_reference_s_own_placeholder_needs_no_setting(made, tmp_path):
+    shutil.copytree(made["llama"].adapter, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "config.json"
+    config = json.loads(file.read_text())
+    del config["placeholder_token"]
+    file.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="reserved_special_token_87"):  # which the small tokenizer lacks
+        load(made["llama"].folder, adapter=tmp_path / "adapter")
 
 
 def test_a_work_directory_whose_models_have_moved_says_how_to_name_them(tmp_path):

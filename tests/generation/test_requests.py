@@ -101,6 +101,21 @@ def test_a_run_that_was_stopped_goes_on(load, ask, tmp_path, monkeypatch):
     assert answer_file(model, requests, out, **drawn) == (0, 0)
 
 
+def test_answers_to_other_requests_of_the_same_ids_are_not_taken_for_these(load, ask, tmp_path):
+    """Rows without ids are known by their lines: one that is put in front gives all others another's id."""
+    rows = [{"messages": ask("a?")}, {"messages": ask("b?"), "max_new_tokens": 3}]
+    requests, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    answer_file(load(), requests, out, **OPTIONS)
+    written = out.read_bytes()
+    for others, first in (([{"messages": ask("new?")}, *rows], 1), ([rows[0], rows[1] | {"max_new_tokens": 2}], 2)):
+        write(requests, others)
+        with pytest.raises(ValueError, match=f"answers to other requests of the same ids, '{first}' the first"):
+            answer_file(load(), requests, out, **OPTIONS)
+    assert out.read_bytes() == written
+    write(requests, [*rows, {"messages": ask("new?")}])
+    assert answer_file(load(), requests, out, **OPTIONS) == (1, 0)
+
+
 def test_answers_with_other_settings_are_not_mixed(load, ask, tmp_path):
     requests = write(tmp_path / "in.jsonl", [{"id": "a", "messages": ask("a?")}])
     out = tmp_path / "out.jsonl"

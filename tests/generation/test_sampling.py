@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from desta_jax.generation.sampling import Sampling, make_chooser
+from desta_jax.generation.sampling import Sampling, make_chooser, not_heeded
 
 LIKELY = np.array([0.5, 0.3, 0.1, 0.1, 0.0])
 DRAWS = 20_000
@@ -40,6 +40,18 @@ def test_what_a_request_leaves_open_is_as_the_models_generation_config_says():
     assert Sampling().of_model({"top_k": None}) == Sampling(top_k=50, repetition_penalty=1.0)
     chosen = Sampling(top_k=0, repetition_penalty=1.0)
     assert chosen.of_model(config) == chosen
+
+
+def test_what_a_generation_config_asks_for_in_vain_is_named():
+    neutral = {
+        "num_beams": 1,
+        "no_repeat_ngram_size": 0,
+        "typical_p": 1.0,
+        "suppress_tokens": None,
+        "bad_words_ids": [],
+    }
+    assert not_heeded(neutral | {"top_k": 20, "eos_token_id": [1, 2], "do_sample": True}) == {}
+    assert not_heeded(neutral | {"no_repeat_ngram_size": 3, "min_p": 0.1}) == {"no_repeat_ngram_size": 3, "min_p": 0.1}
 
 
 def test_what_is_drawn_does_not_depend_on_the_rest_of_the_batch():
