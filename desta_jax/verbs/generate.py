@@ -202,6 +202,6 @@ VERB = Verb(
     'manifest\'s, {"id": ..., "messages": [...]}; a row may have its own max_new_tokens. Rows of --out are {"id", '
     '"asked", "text", "token_ids", "transcripts", ...}, or {"id", "error"} for what cannot be answered, which does not '
     "stop the others; the same command goes on where it was stopped, and tries rows with an error again; "
-    "OUT.settings.json holds what it was asked with, which must stay the same, as must what is answered. Compiled programs are kept in "
-    "the user's cache, so that the next start is quick.",
+    "OUT.settings.json holds what it was asked with, which must stay the same, as must what is answered. "
+    "Compiled programs are kept in the user's cache, so that the next start is quick.",
 )
