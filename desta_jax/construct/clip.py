@@ -106,7 +106,8 @@ class Clip:
 
 
 def _turn(segment: Segment) -> tuple[str, ...]:
-    words = f'{segment.speaker}: "{segment.words}"' if segment.speaker else segment.words
+    quoted = f'{segment.speaker}: "{segment.words}"' if segment.words else segment.speaker  # said, but not written down
+    words = quoted if segment.speaker else segment.words
     return _times(segment.start, segment.end), words, _listed(segment.attributes)
 
 

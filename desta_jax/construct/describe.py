@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import collections
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -43,17 +44,15 @@ def build_clips(drafts: Sequence[Draft], source: Source) -> tuple[list[Clip], li
 
 def _clip(drafts: Sequence[Draft], sayings: Sequence[Mapping[str, str]], source: Source) -> Clip:
     measured = {attribute.name for attribute in source.attributes if attribute.measure}
-    order = sorted(range(len(drafts)), key=lambda index: drafts[index].start or 0.0)
-    segments = [
-        Segment(
-            drafts[index].start,
-            drafts[index].end,
-            drafts[index].words,
-            drafts[index].speaker,
-            {name: value for name, value in sayings[index].items() if name not in measured},
-        )
-        for index in order
-    ]
+    starts = itertools.accumulate(
+        (draft.start for draft in drafts), lambda last, start: last if start is None else start
+    )
+    segments: list[Segment] = []
+    for _, draft, saying in sorted(zip(starts, drafts, sayings), key=lambda turn: turn[0] or 0.0):
+        attributes = {name: value for name, value in saying.items() if name not in measured}
+        segment = Segment(draft.start, draft.end, draft.words, draft.speaker, attributes)
+        if segment not in segments:  # a row may be there twice
+            segments.append(segment)
     ends = [draft.end for draft in drafts if draft.end is not None]
     first = drafts[0]
     return Clip(
@@ -95,7 +94,9 @@ def _bucket(drafts: Sequence[Draft], source: Source) -> list[dict[str, str]]:
 
 def _number_sayer(attribute: Attribute, drafts: Sequence[Draft]) -> Callable[[Draft], str]:
     if not attribute.buckets:
-        return lambda draft: f"{_rounded(draft.numbers[attribute.name], attribute.decimals or 0)}{attribute.unit}"
+        decimals = attribute.decimals or 0
+        least = 10**-decimals if attribute.measure == "duration" else -math.inf  # as times have it: no clip lasts 0 s
+        return lambda draft: f"{_rounded(max(draft.numbers[attribute.name], least), decimals)}{attribute.unit}"
     groups: dict[Any, list[float]] = collections.defaultdict(list)
     for draft in drafts:
         if attribute.name in draft.numbers:

@@ -8,11 +8,11 @@ import pathlib
 import random
 import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from desta_jax.construct.language import NAMES, code_of
-from desta_jax.construct.metadata import Problem, Row, read_rows, read_table
+from desta_jax.construct.metadata import Problem, Row, check_text, read_rows, read_table
 from desta_jax.construct.source import MISSING, Attribute, Join, Source
 
 
@@ -43,6 +43,8 @@ class BadRow(ValueError):
     def __init__(self, reason: str, detail: str):
         super().__init__(detail)
         self.reason = reason
+        self.audio = ""
+        """The clip of which it is a turn, where that is known: what is told of it would lack what is heard."""
 
 
 def read_drafts(path: str, source: Source, seed: int = 0) -> tuple[list[Draft], list[Problem]]:
@@ -59,6 +61,7 @@ def read_drafts(path: str, source: Source, seed: int = 0) -> tuple[list[Draft], 
     reader = _RowReader(path, source, seed)
     drafts: list[Draft] = []
     problems: list[Problem] = []
+    lacking: dict[str, str] = {}  # clips of which a turn cannot be used, and where that stands
     for row in read_rows(path, source):
         if isinstance(row, Problem):
             problems.append(row)
@@ -68,6 +71,12 @@ def read_drafts(path: str, source: Source, seed: int = 0) -> tuple[list[Draft], 
                 drafts.append(draft)
         except BadRow as error:
             problems.append(Problem(row.place, error.reason, str(error)))
+            if error.audio:
+                lacking.setdefault(error.audio, row.place)
+    for audio in {draft.audio: None for draft in drafts if draft.audio in lacking}:
+        detail = f"{audio} is left out, with its other turns"
+        problems.append(Problem(lacking[audio], "missing_turn", detail))
+    drafts = [draft for draft in drafts if draft.audio not in lacking]
     return drafts, problems + reader.columns_missing() + reader.left_out
 
 
@@ -78,14 +87,36 @@ class _RowReader:
         folder = pathlib.Path(path) if pathlib.Path(path).is_dir() else pathlib.Path(path).parent
         self.source = source
         self.seed = seed
-        self.tables = [_load_join(folder, join, source) for join in source.join]
-        self.values = {
-            attribute.name: {**_load_labels(folder, attribute, source), **attribute.values}
-            for attribute in source.attributes
-        }
         self.left_out: list[Problem] = []
+        self.tables = [self._join(folder, join) for join in source.join]
+        self.values = {
+            attribute.name: {**self._labels(folder, attribute), **attribute.values} for attribute in source.attributes
+        }
         self._first = ""
         self._columns: dict[str, None] = {}
+
+    def _join(self, folder: pathlib.Path, join: Join) -> dict[str, dict[str, Any]]:
+        form = dataclasses.replace(self.source, header=join.header, delimiter=join.delimiter)
+        return {str(row[join.key]).strip(): row for row in self._table(folder / join.table, form, join.key)}
+
+    def _labels(self, folder: pathlib.Path, attribute: Attribute) -> dict[str, str]:
+        if not attribute.labels:
+            return {}
+        table, key, value = (attribute.labels[name] for name in ("table", "key", "value"))
+        form = dataclasses.replace(self.source, header=(), delimiter="")
+        return {str(row[key]): str(row[value]) for row in self._table(folder / table, form, key)}
+
+    def _table(self, path: pathlib.Path, form: Source, key: str) -> list[dict[str, Any]]:
+        """The usable rows of a table beside the metadata, whose own form says nothing of this one's."""
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: {form.name} needs this table beside its metadata")
+        form = dataclasses.replace(form, comment="", quotes=True)
+        found = [check_text(row) if isinstance(row, Row) else row for row in read_table(path, form)]
+        self.left_out += [row for row in found if isinstance(row, Problem)]
+        rows = [dict(row.fields) for row in found if isinstance(row, Row)]
+        if rows and key not in rows[0]:
+            raise ValueError(f"{path}: no column {key!r}; its columns are: {', '.join(rows[0])}")
+        return rows
 
     def read(self, row: Row) -> Draft | None:
         """The row's draft; None if it is not part of this source. Raises BadRow."""
@@ -101,9 +132,13 @@ class _RowReader:
         audio = fill(source.audio, fields)
         if not audio:
             raise BadRow("no_audio_path", f"{source.audio!r} is empty")
-        start, end = (_seconds(column, fields) for column in (source.start, source.end))
-        if start is not None and end is not None and end <= start:
-            raise BadRow("bad_time", f"ends at {end:g} s, before its start at {start:g} s")
+        try:
+            start, end = (_seconds(column, fields) for column in (source.start, source.end))
+            if start is not None and end is not None and end < start:
+                raise BadRow("bad_time", f"ends at {end:g} s, before its start at {start:g} s")
+        except BadRow as error:
+            error.audio = audio
+            raise
         draft = Draft(
             row.place,
             audio,
@@ -190,8 +225,13 @@ def fill(template: str, fields: Mapping[str, Any]) -> str:
     if any(cell in (None, "") for cell in cells.values()):
         return ""
     if "{" not in template:
-        return str(cells[template]).strip()
-    return re.sub(r"\{([^}]+)\}", lambda found: str(cells[found[1]]).strip(), template)
+        return _text(cells[template])
+    return re.sub(r"\{([^}]+)\}", lambda found: _text(cells[found[1]]), template)
+
+
+def _text(cell: Any) -> str:
+    """A cell as text; a whole number that pandas made a float, since other cells are empty, as a whole number."""
+    return str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell).strip()
 
 
 def _columns(template: str) -> list[str]:
@@ -213,9 +253,7 @@ def _say(cell: Any, attribute: Attribute, values: Mapping[str, str]) -> str:
 
 
 def _say_one(item: Any, attribute: Attribute, values: Mapping[str, str]) -> str:
-    text = "" if item is None else _one_line(str(item))
-    if isinstance(item, float) and item.is_integer():
-        text = str(int(item))
+    text = "" if item is None else _one_line(_text(item))
     if text not in values and (text in attribute.missing or text.lower() in MISSING):
         return ""
     said = values.get(text, recase(text, attribute.case))
@@ -272,25 +310,3 @@ def recase(text: str, case: str) -> str:
         case "title":
             return string.capwords(text)
     return text
-
-
-def _load_join(folder: pathlib.Path, join: Join, source: Source) -> dict[str, dict[str, Any]]:
-    form = dataclasses.replace(source, header=join.header, delimiter=join.delimiter, comment="")
-    return {str(row[join.key]).strip(): row for row in _load_table(folder / join.table, form, join.key)}
-
-
-def _load_labels(folder: pathlib.Path, attribute: Attribute, source: Source) -> dict[str, str]:
-    if not attribute.labels:
-        return {}
-    form = dataclasses.replace(source, header=(), delimiter="", comment="")
-    table = _load_table(folder / attribute.labels["table"], form, attribute.labels["key"])
-    return {str(row[attribute.labels["key"]]): str(row[attribute.labels["value"]]) for row in table}
-
-
-def _load_table(path: pathlib.Path, form: Source, key: str) -> Iterable[Mapping[str, Any]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: {form.name} needs this table beside its metadata")
-    rows = [row.fields for row in read_table(path, form) if isinstance(row, Row)]
-    if rows and key not in rows[0]:
-        raise ValueError(f"{path}: no column {key!r}; its columns are: {', '.join(rows[0])}")
-    return rows

@@ -112,7 +112,7 @@ class Pool:
             section = _pick(admitted, rng)
             line = self._fill(section, clips, values, rng, admitted)
             if line is not None:
-                system = section.system or self._system(clips, section, rng)
+                system = section.system or self._system(clips, rng)
                 languages = _languages(section, clips)
                 told = line if "en" in languages else _Line(line.text)  # the values are known by their English words
                 return Instruction(line.text, section.category, system, languages, told.right, told.wrong)
@@ -153,7 +153,7 @@ class Pool:
             bases = [other for other in bases if other is not chosen]
         return None
 
-    def _system(self, clips: Sequence[Clip], section: Section, rng: random.Random) -> str:
+    def _system(self, clips: Sequence[Clip], rng: random.Random) -> str:
         systems = [system for system in self.systems if system.admits(clips)]
         chosen = _pick(systems or self.systems, rng)
         return chosen.lines[_below(len(chosen.lines), rng)]

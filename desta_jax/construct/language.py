@@ -25,6 +25,12 @@ NAMES = {
     "zh": "chinese",
 }
 
+_THREE_LETTERS = {
+    **{"ara": "ar", "deu": "de", "ger": "de", "eng": "en", "spa": "es", "fra": "fr", "fre": "fr", "hin": "hi"},
+    **{"ita": "it", "jpn": "ja", "kor": "ko", "nld": "nl", "dut": "nl", "pol": "pl", "por": "pt", "rus": "ru"},
+    **{"tha": "th", "tur": "tr", "vie": "vi", "zho": "zh", "chi": "zh", "cmn": "zh"},
+}  # of ISO 639-2 and 639-3
+
 _SCRIPTS = (  # first and last letter of the ranges that a script is written in
     ("ja", "\u3040", "\u30ff"),
     ("zh", "\u4e00", "\u9fff"),
@@ -48,12 +54,13 @@ _LEAST = 8  # words: a shorter text may be a name, a number or an option
 
 
 def code_of(name: str) -> str:
-    """The code of a language given by name or code ("French", "fr", "fr-CA", "common_voice fr" are not all known)."""
+    """The code of a language given by name or code: "French", "French (Canada)", "fr", "fr-CA", "fra"; as it is given
+    where it is not known ("common_voice fr")."""
     name = name.strip().lower()
     for code, english in NAMES.items():
-        if name in (code, english) or re.match(rf"{code}[-_]", name):
+        if name == code or re.match(rf"{code}[-_]|{english}( *[(,]|\Z)", name):
             return code
-    return name
+    return _THREE_LETTERS.get(name, name)
 
 
 def guess_language(text: str) -> str | None:

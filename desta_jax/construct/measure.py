@@ -60,16 +60,18 @@ def measure_drafts(drafts: Sequence[Draft], source: Source, audio_root: str) -> 
     for draft in drafts:
         clips.setdefault(draft.audio, []).append(draft)
     with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
-        outcomes = pool.map(lambda audio: _measure_clip(audio, clips[audio], wanted, audio_root), clips)
+        outcomes = pool.map(
+            lambda audio: _measure_clip(audio, clips[audio], wanted, audio_root, bool(source.start)), clips
+        )
         troubles = {audio: trouble for audio, trouble in zip(clips, outcomes) if trouble}
     problems = [Problem(draft.place, *troubles[draft.audio]) for draft in drafts if draft.audio in troubles]
     return [draft for draft in drafts if draft.audio not in troubles], problems
 
 
 def _measure_clip(
-    audio: str, drafts: Sequence[Draft], wanted: Sequence[Attribute], audio_root: str
+    audio: str, drafts: Sequence[Draft], wanted: Sequence[Attribute], audio_root: str, turns: bool
 ) -> tuple[str, str] | None:
-    """Fills in all drafts of one clip, its segments; or why it can't be measured, and in detail."""
+    """Fills in all drafts of one clip, its turns or the same row again; or why it can't be measured, and in detail."""
     path = find_audio(audio_root, audio)
     if not os.path.isfile(path):
         return "missing_audio", f"no file {audio} under {audio_root}"
@@ -77,7 +79,7 @@ def _measure_clip(
     try:
         if any(attribute.measure != "duration" for attribute in wanted):
             # A dict, since a row may be there twice.
-            said = dict.fromkeys((draft.start, draft.end, draft.words) for draft in drafts)
+            said = dict.fromkeys((draft.start, draft.end, draft.words) for draft in (drafts if turns else drafts[:1]))
             found = measure(load_audio(path), " ".join(words for _, _, words in said))
         elif any(draft.duration is None for draft in drafts):
             found = {"duration": _seconds(path)}

@@ -55,7 +55,7 @@ def read_rows(path: str, source: Source, *, with_bytes: bool = False) -> Iterato
     for row in rows:
         if isinstance(row, Row):
             taken = {name: cell for name, cell in row.fields.items() if with_bytes or not isinstance(cell, bytes)}
-            row = _check_text(Row(row.place, {name: None if cell != cell else cell for name, cell in taken.items()}))
+            row = check_text(Row(row.place, {name: None if cell != cell else cell for name, cell in taken.items()}))
         yield row
 
 
@@ -226,7 +226,7 @@ def _read_kaldi(path: pathlib.Path) -> Iterator[Row | Problem]:
     by_speaker = _kaldi_lists(path, "spk2")
     for number, (utterance, rest) in enumerate((segments or recordings).items(), 1):
         place = f"{path.name}/{'segments' if segments else 'wav.scp'}:{number}"
-        recording, *times = rest.split() if segments else [utterance]
+        recording, *times = (rest.split() or [""]) if segments else [utterance]
         audio = _kaldi_audio(recordings.get(recording, ""))
         if audio is None or (segments and len(times) != 2):
             yield Problem(place, "bad_row", f"{utterance}: no audio file, or no start and end, in {rest!r}")
@@ -262,7 +262,8 @@ def _kaldi_audio(entry: str) -> str | None:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def _check_text(row: Row) -> Row | Problem:
+def check_text(row: Row) -> Row | Problem:
+    """The row, or what is wrong with it where a byte in it is no UTF-8."""
     for name, value in row.fields.items():
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and _SURROGATE.search(text):

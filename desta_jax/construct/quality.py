@@ -79,11 +79,13 @@ def repetition(reply: Reply) -> str | None:
 
 
 _REFUSALS = re.compile(
-    r"sorry,? (but )?(I|as an)\b|\bas an? (AI|artificial|text|(large )?language model)"
+    r"sorry,? (but )?(as an\b|I\b.{0,25}?(\b(not|cannot|unable|an? (AI|language model))\b|n['’]?t\b))"
+    r"|\bas an? (AI|artificial|text|(large )?language model)"
     r"|\bI(['’]m| am) (just |only )?(an? )?(AI|text-based|(large )?language model)"
     r"|\bI(['’]m| am) (not able|unable) to (hear|listen|process|access|play|assist|help|analy[sz]e|transcribe|provide)"
     r"|\bI (can['’]?t|cannot|can not) (actually |directly )?"
-    r"(hear|listen|process|access|play|assist|help|analy[sz]e|transcribe|fulfil|provide|comply)"
+    r"(hear(?! any (?!(audio|sounds?|recordings?|clips?)\b))|help(?! but)"
+    r"|listen|process|access|play|assist|analy[sz]e|transcribe|fulfil|provide|comply)"
     r"|\bI (do not|don['’]t) have (the )?(ability|capability|access|audio|ears)"
     r"|\bno audio( (to|provided|attached|available|given|clip|file)\b|\s*([.,;:!?]|$))"
     r"|\baudio( clip| file|s)* (was|were|is|are|has|have)( not|n['’]t) (been )?(provid|attach|includ|giv)"
@@ -149,8 +151,7 @@ def echo(reply: Reply) -> str | None:
     """Nothing but the request again, or talk of the prompt in place of an answer."""
     if reply.prompt and _letters(reply.text) in _letters(reply.prompt) and len(reply.text.split()) > _OPTION_WORDS:
         return "repeats the request and says no more"
-    found = _ABOUT_PROMPT.search(reply.text)
-    return f"says {found[0]!r}" if found else None
+    return _finds(_ABOUT_PROMPT, reply.text, reply.words)
 
 
 _OPTION_WORDS = 4  # an answer this short may be one of the options in the request

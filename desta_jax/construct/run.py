@@ -29,6 +29,7 @@ from desta_jax.construct.write import SHARD, check_plan, cut_into_shards, read_l
 from desta_jax.endpoint import Endpoint
 from desta_jax.files import is_remote, write_whole
 from desta_jax.generation.text import Backbone, open_backbone
+from desta_jax.machine import default_dtype
 from desta_jax.weights.folder import ModelFolder
 
 SCORED = 500  # rows whose perplexity is measured
@@ -152,7 +153,8 @@ def construct(
         raise ValueError(f"no instruction of the pool fits any of the {len(clips)} clips")
     folder = epath.Path(out)
     filters = FAITHFUL if faithful else FILTERS
-    plan = _plan(corpus, requests, endpoint_model if endpoint else model, writing, seed, shard, filters)
+    dtype = "" if endpoint else dtype or default_dtype()  # of what writes
+    plan = _plan(corpus, requests, endpoint_model if endpoint else model, dtype, writing, seed, shard, filters)
     check_plan(folder, plan)
     if jax.process_index() == 0:
         write_whole(folder / "problems.jsonl", "".join(problem.to_json() + "\n" for problem in corpus.problems))
@@ -193,12 +195,17 @@ def extract_audio(metadata: str, source: str, folder: epath.Path, say: Callable[
                 raise ValueError(f"{row.place}: the clip's name {name!r} leads out of {folder}")
             if not file.exists():
                 write_whole(file, data)  # a kill leaves no clip that is cut short
-        elif isinstance(row, Row) and not found:
+        elif isinstance(row, Row) and not found and not _may_hold_audio(row):
             return None
     if not found:
         return None
     say(f"construct: the clips that {metadata} holds are in {folder}, the --audio_root of `desta-jax records`")
     return str(folder)
+
+
+def _may_hold_audio(row: Row) -> bool:
+    """Whether rows like this one hold their clips, though this one's may be empty."""
+    return "audio.bytes" in row.fields or ("audio" in row.fields and row.fields["audio"] is None)
 
 
 def _report(
@@ -221,6 +228,7 @@ def _plan(
     corpus: Corpus,
     requests: Sequence[Request],
     generator: str,
+    dtype: str,
     writing: Writing,
     seed: int,
     shard: int,
@@ -229,12 +237,17 @@ def _plan(
     """What makes two runs the same: every request, and everything that decides a response."""
     digest = hashlib.sha256()
     for request in requests:
-        digest.update(repr((request.id, request.reading(), request.messages())).encode("utf-8", "surrogatepass"))
+        asked = request.instruction
+        judged_by = (asked.languages, asked.right, asked.wrong)
+        digest.update(
+            repr((request.id, request.reading(), request.messages(), judged_by)).encode("utf-8", "surrogatepass")
+        )
     return {
         "source": corpus.source.name,
         "requests": len(requests),
         "requests_sha256": digest.hexdigest(),
         "generator": generator,
+        "dtype": dtype,
         **dataclasses.asdict(writing),
         "seed": seed,
         "shard": shard,

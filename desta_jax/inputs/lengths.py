@@ -30,6 +30,7 @@ PARALLEL_FROM = 20_000  # samples; below, starting processes takes longer than t
 CHUNK = 5_000  # samples
 MOST_PROCESSES = 32  # each holds its own copy of the records' index
 SHOWN_FAULTS = 5
+READ_AGAIN = 1_000  # samples at most: of more, the fault is no passing one
 
 MEASURED, INVALID, UNREADABLE = 0, 1, 2  # states of a sample
 INVALID_MESSAGES = "no prompt can be made of the messages"
@@ -99,29 +100,45 @@ def lengths_of(directory: str, source: RecordSource, prompts: PromptBuilder, cac
     name = f"lengths-{_fingerprint(source, prompts)[:16]}.npz"
     places = [epath.Path(place) for place in (directory, cache) if place and "*" not in place]
     if not is_remote(cache or ""):
-        return _read_or_measure(directory, source, prompts, places, name)
+        return _read_or_measure(directory, source, prompts, places, cache, name)
     import jax  # not at the top: the processes that measure do without it
     from jax.experimental import multihost_utils
 
     # Millions of rows need not be read by every host of a pod: the first one's measures are in the bucket.
     first = jax.process_index() == 0
-    lengths = _read_or_measure(directory, source, prompts, places, name) if first else None
+    lengths = _read_or_measure(directory, source, prompts, places, cache, name) if first else None
     multihost_utils.sync_global_devices(name)
-    return lengths if first else _read_or_measure(directory, source, prompts, places, name)
+    return lengths if first else _read_or_measure(directory, source, prompts, places, cache, name)
 
 
 def _read_or_measure(
-    directory: str, source: RecordSource, prompts: PromptBuilder, places: list[epath.Path], name: str
+    directory: str,
+    source: RecordSource,
+    prompts: PromptBuilder,
+    places: list[epath.Path],
+    cache: str | None,
+    name: str,
 ) -> Lengths:
     for place in places:
         if (lengths := _load(place / name, len(source))) is not None:
             return lengths
     lengths = measure(source, prompts)
+    _read_again(lengths, source, prompts)
     if (lengths.state == UNREADABLE).any():
-        return lengths  # not kept: the records may be repaired, or were out of reach for a moment
-    if not any(_save(place / name, lengths) for place in places):
+        places = [epath.Path(cache)] if cache else []  # a run's samples stay the same; for others they may be repaired
+    saved = (_save(place / name, lengths) for place in places)
+    # For the hosts of a pod everywhere: the directory may be one on each host's own disk.
+    if not any(list(saved) if is_remote(cache or "") else saved):
         logging.warning("%s: the samples' lengths can be kept nowhere; each start measures them anew", directory)
     return lengths
+
+
+def _read_again(lengths: Lengths, source: RecordSource, prompts: PromptBuilder) -> None:
+    """Samples that could not be read may have been out of reach for a moment: puts what they are now into `lengths`."""
+    for number in map(int, np.flatnonzero(lengths.state == UNREADABLE)[:READ_AGAIN]):
+        again, _ = _measure_chunk(source, prompts, number, number + 1)
+        for field in dataclasses.fields(Lengths):
+            getattr(lengths, field.name)[number] = getattr(again, field.name)[0]
 
 
 def measure(source: RecordSource, prompts: PromptBuilder, processes: int | None = None) -> Lengths:

@@ -83,7 +83,6 @@ class ManifestScan:
     """What one pass over a manifest finds; a blank line is no row."""
 
     path: str
-    size: int
     sha256: str
     line: np.ndarray
     offset: np.ndarray
@@ -114,8 +113,7 @@ def scan_manifest(path: str) -> ManifestScan:
         places.append((line, offset, len(text)))
         digests.append(digest)
     line, offset, length = np.array(places, np.int64).reshape(-1, 3).T
-    size = os.path.getsize(path)
-    return ManifestScan(path, size, sha256.hexdigest(), line, offset, length, np.array(digests, np.uint64), rejections)
+    return ManifestScan(path, sha256.hexdigest(), line, offset, length, np.array(digests, np.uint64), rejections)
 
 
 def reject(place: Place, text: bytes, reason: str, detail: str) -> Rejection:

@@ -38,8 +38,10 @@ from desta_jax.tree import Tree
 
 COMPLETE, STOPPED = 0, 75  # exit statuses: done; stopped by a signal after saving, to be started again (EX_TEMPFAIL)
 MAY_CHANGE = ("mesh.", "remat", "checkpoint.", "evaluate.", "log.", "profile.", "stall.", "data.threads",
-              "data.workers", "data.prefetch", "data.validation", "model.", "train.max_skipped_steps")  # fmt: skip
-"""Keys that a resumed run may be given anew: they change no number, or only what is logged."""
+              "data.workers", "data.prefetch", "data.train", "data.validation", "model.",
+              "train.max_skipped_steps")  # fmt: skip
+"""Keys that a resumed run may be given anew: they change no number, or only what is logged. Models and records may lie
+elsewhere by then: that they are the same ones is checked by itself."""
 
 
 def train(config: ConfigDict, workdir: str, *, answers: Answers | None = None, scores: Scores | None = None) -> int:

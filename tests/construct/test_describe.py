@@ -131,6 +131,58 @@ def test_segments_of_one_audio_are_one_clip_in_order_of_time(tmp_path, source_of
     ]
 
 
+def test_turns_without_a_start_stay_where_they_stand_and_none_is_said_twice(tmp_path, source_of):
+    source = source_of(words="text", start="from", end="to", speaker="who")
+    rows = ["a,A,0.5,1,One.", "a,B,,,Two.", "a,A,4,4,Three.", "a,A,0.5,1,One.", "a,B,6,7,"]
+    assert descriptions(tmp_path, source, "\n".join(["audio,who,from,to,text", *rows])) == [
+        '[00:01-00:02] A: "One."\nB: "Two."\n[00:04-00:05] A: "Three."\n[00:06-00:07] B',
+    ]
+
+
+def test_a_clip_of_which_a_turn_is_lacking_is_left_out(tmp_path, source_of):
+    source = source_of(words="text", start="from", end="to")
+    rows = ["a,0,1,One.", "a,3,2,Two.", "b,soon,2,Three.", "b,2,3,Four.", "c,0,1,Five."]
+    clips, problems = clips_of(tmp_path, source, "\n".join(["audio,from,to,text", *rows]))
+    assert [clip.audio for clip in clips] == ["c"]
+    assert [(problem.place, problem.reason) for problem in problems] == [
+        ("m.csv:3", "bad_time"),
+        ("m.csv:4", "bad_time"),
+        ("m.csv:3", "missing_turn"),
+        ("m.csv:4", "missing_turn"),
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.3, "1s"), (1.4, "1s"), (1.5, "2s")])
+def test_no_clip_lasts_no_second(tmp_path, seconds, said):
+    (tmp_path / "m.csv").write_text(f"audio,length\na,{seconds}\n")
+    (tmp_path / "test.toml").write_text(
+        'name = "T"\nkind = "sound"\naudio = "audio"\nduration = "length"\n'
+        'attributes = [{ name = "Duration", measure = "duration", unit = "s", decimals = 0 }]\n'
+    )
+    corpus = describe(str(tmp_path / "m.csv"), str(tmp_path / "test.toml"))
+    assert [clip.said["Duration"] for clip in corpus.clips] == [said]
+
+
+def test_what_is_wrong_with_a_joined_table_is_told(tmp_path, source_of):
+    table = 'ID\tSaid\n7\t"A, quoted"\n8\tOne\tcell more\n9\tCaf\udce9\n'
+    (tmp_path / "said.tsv").write_bytes(table.encode("utf-8", "surrogateescape"))
+    join = [{"table": "said.tsv", "key": "ID", "on": "id", "delimiter": "\t"}]
+    source = source_of(words="Said", join=join, quotes=False, delimiter="\t", attributes=[{"name": "N", "column": "n"}])
+    clips, problems = clips_of(tmp_path, source, "audio\tid\tn\na\t7\t1\nb\t8\t2\nc\t9\t3\n")
+    assert [clip.words for clip in clips] == ["A, quoted", "", ""]
+    assert [(problem.place, problem.reason) for problem in problems] == [
+        ("said.tsv:3", "wrong_cells"),
+        ("said.tsv:4", "invalid_utf8"),
+    ]
+
+
+def test_whole_numbers_that_pandas_made_floats_are_whole(tmp_path, source_of):
+    source = source_of(audio="dia{dialogue}_{rate}.wav", speaker="who", words="text")
+    (tmp_path / "m.json").write_text('[{"dialogue": 3.0, "rate": 0.5, "who": 1.0, "text": "Hi."}]')
+    (draft,), _ = read_drafts(str(tmp_path / "m.json"), source)
+    assert (draft.audio, draft.speaker) == ("dia3_0.5.wav", "1")
+
+
 def test_columns_are_parsed_joined_and_filtered(tmp_path, source_of):
     (tmp_path / "people.csv").write_text("ID,Sex\n7,f\n")
     (tmp_path / "labels.csv").write_text("mid,name\n/m/1,Dog\n/m/2,Bark\n")

@@ -75,6 +75,15 @@ def test_a_clip_of_several_segments_is_measured_once_with_all_its_words(tmp_path
     assert [problem.reason for problem in problems] == ["missing_audio"] and "talk.csv:4" in problems[0].place
 
 
+def test_the_rate_of_a_clip_that_stands_there_twice_is_of_the_row_that_counts(tmp_path):
+    soundfile.write(tmp_path / "talk.wav", voice(120), 16000)
+    (tmp_path / "talk.csv").write_text("audio,words\ntalk.wav,one two\ntalk.wav,three four five\n")
+    (tmp_path / "talk.toml").write_text('name = "T"\nkind = "speech"\naudio = "audio"\nwords = "words"\n')
+    drafts, _ = read_drafts(str(tmp_path / "talk.csv"), (source := load_source(str(tmp_path / "talk.toml"))))
+    kept, _ = measuring.measure_drafts(drafts, with_measures(source, ["rate"]), str(tmp_path))
+    assert kept[0].numbers["Speaking speed"] == pytest.approx(1.0, rel=0.06)
+
+
 def test_the_length_of_what_libsndfile_does_not_open_is_found_by_decoding(tmp_path, monkeypatch):
     (tmp_path / "clip.m4a").write_bytes(b"not for libsndfile")
     monkeypatch.setattr(measuring, "load_audio", lambda path: np.zeros(24000, np.float32))

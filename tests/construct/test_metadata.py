@@ -71,11 +71,12 @@ def test_kaldi_folder(tmp_path, source_of):
 
 def test_kaldi_segments_name_their_recording_and_times(tmp_path, source_of):
     write(tmp_path / "wav.scp", "rec a.wav\n")
-    write(tmp_path / "segments", "u1 rec 0.5 2.25\nu2 lost 0 1\n")
+    write(tmp_path / "segments", "u1 rec 0.5 2.25\nu2 lost 0 1\nu3\n")
     write(tmp_path / "text", "u1 hello\n")
-    row, problem = read_rows(str(tmp_path), source_of())
+    row, problem, last = read_rows(str(tmp_path), source_of())
     assert row.fields == {"id": "u1", "audio": "a.wav", "text": "hello", "start": "0.5", "end": "2.25"}
     assert problem.reason == "bad_row" and "u2" in problem.detail and problem.place.endswith("segments:2")
+    assert last.reason == "bad_row" and "u3" in last.detail and last.place.endswith("segments:3")
 
 
 @pytest.mark.parametrize("form", ["stream", "file", "parquet"])

@@ -33,6 +33,10 @@ LONG = "The recording begins with a door, and then somebody walks across a woode
         ),
         ("refusal", Reply("I'm sorry, but I can't help with that.")),
         ("refusal", Reply("I cannot listen to audio files.")),
+        ("refusal", Reply("I cannot hear any audio.")),
+        ("refusal", Reply("I can't hear anything.")),
+        ("refusal", Reply("Sorry, I am unable to do that.")),
+        ("refusal", Reply("I'm sorry, but I'm an AI.")),
         ("refusal", Reply("As an AI language model, I have no ears.")),
         ("refusal", Reply("I don’t have the ability to hear.")),
         ("refusal", Reply("Please provide the audio clip.")),
@@ -95,6 +99,10 @@ def test_what_is_dropped(name, reply):
         Reply("Hahaha, that was funny! Ha ha ha!"),
         Reply("| a | b |\n|------------------------------|------------------------------|\n| 1 | 2 |"),
         Reply("I'm sorry to hear that you feel this way."),
+        Reply("I'm so sorry, I hope you feel better soon."),
+        Reply("I can't help but notice the warmth in her voice."),
+        Reply("I cannot hear any music in this clip."),
+        Reply("They say: the user clicks the button.", words="Then the user clicks the button."),
         Reply("The speaker says that they cannot hear the music and cannot help it."),
         Reply("The speaker describes a long journey, with many details."),
         Reply("A man reads a text message aloud (he sounds tired)."),
@@ -138,10 +146,6 @@ def test_languages_are_told_apart(text, code):
 
 
 def test_languages_by_name_or_code():
-    assert [code_of(name) for name in ("French", "fr", "fr-CA", "zh_CN", "Klingon")] == [
-        "fr",
-        "fr",
-        "fr",
-        "zh",
-        "klingon",
-    ]
+    known = {"French": "fr", "fr": "fr", "fr-CA": "fr", "zh_CN": "zh", "eng": "en", "ger": "de", "English (US)": "en"}
+    assert {name: code_of(name) for name in known} == known
+    assert [code_of(name) for name in ("Klingon", "Englishman", "frr")] == ["klingon", "englishman", "frr"]

@@ -122,13 +122,34 @@ def test_a_damaged_file_is_made_again(folder, prompts, tmp_path):
         assert file.read_bytes() == content
 
 
-def test_unreadable_text_is_counted_and_not_kept(folder, prompts, tmp_path, caplog):
+def test_unreadable_text_is_counted_and_kept_for_the_run_alone(folder, prompts, tmp_path, caplog):
     source = RecordSource(folder)
     shard = next((tmp_path / "records").glob("*-00000-of-*"))
-    content = bytearray(shard.read_bytes())
+    whole = shard.read_bytes()
+    content = bytearray(whole)
     content[int(source.index.offset[2]) + 40] ^= 1
     shard.write_bytes(content)
     found = lengths_of(folder, RecordSource(folder), prompts)
     assert found.state[2] == UNREADABLE and found.usable(300)[1][lengths.UNREADABLE_RECORD] == 1
+    assert_equal(lengths_of(folder, RecordSource(folder), prompts, cache=str(tmp_path / "work")), found)
+    shard.write_bytes(whole)  # repaired: this run's samples stay as they are, another has all of them
+    assert_equal(lengths_of(folder, RecordSource(folder), prompts, cache=str(tmp_path / "work")), found)
     assert not kept(tmp_path / "records")
+    assert lengths_of(folder, RecordSource(folder), prompts).state[2] == MEASURED
     assert any("record 2: " in record.message and "damaged" in record.message for record in caplog.records)
+
+
+def test_what_is_out_of_reach_for_a_moment_is_read_again(folder, prompts, tmp_path, monkeypatch):
+    source, failed, read = RecordSource(folder), set(), RecordSource.text
+
+    def once_out_of_reach(source, number):
+        if number in (3, 7) and number not in failed:
+            failed.add(number)
+            raise OSError("the bucket does not answer")
+        return read(source, number)
+
+    monkeypatch.setattr(RecordSource, "text", once_out_of_reach)
+    found = lengths_of(folder, source, prompts)
+    assert failed == {3, 7} and kept(tmp_path / "records")
+    monkeypatch.undo()
+    assert_equal(found, measure(source, prompts))
