@@ -11,6 +11,8 @@ readonly EXIT_INTERRUPTED=75 # stopped by a signal after saving: to be started a
 readonly WORKER_ROOT=desta_jax_run # on a worker, under the home directory
 readonly MOUNT_ROOT=/gcs           # on a worker: the bucket B is seen at /gcs/B
 
+readonly MOST_UNTRACKED=100        # MB of files beside the committed ones
+
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 verb=""
 project="" zone="" name="" topology="" accelerator_type="" config="" workdir="" model=""
@@ -216,7 +218,7 @@ check_place() {
   need_flag project && need_flag zone && need_flag name
   [[ $name =~ ^[a-z][-a-z0-9]{0,30}[a-z0-9]$ ]] ||
     die "--name $name: 2 to 32 lower-case letters, digits and dashes, a letter first"
-  [[ $zone =~ ^[a-z]+-[a-z]+[0-9]+-[a-z]$ ]] || die "--zone $zone: a zone is needed, such as us-east5-b (not a region)"
+  [[ $zone =~ ^[a-z]+-[a-z]+[0-9]+-(ai[0-9]+)?[a-z]$ ]] || die "--zone $zone: a zone is needed, such as us-east5-b (not a region)"
   need_number poll_seconds 0
   need_number patience 1
   need_number max_errors 1
@@ -272,6 +274,8 @@ try:
         (not config.model.checkpoint, "no model.checkpoint: --model is needed"),
         (not config.data.train, "no data.train: --records is needed"),
         (sizes["data"] % slices, f"mesh.data: {sizes['data']} must be a multiple of the {slices} slices"),
+        (config.log.wandb_project, "log.wandb_project: the workers have no wandb; leave it empty, and look at the work "
+         "directory with TensorBoard"),
         (config.evaluate.benchmarks, "evaluate.benchmarks: answers go to a local disk, not a bucket: leave it empty"),
     ):
         if refused:
@@ -382,6 +386,7 @@ need_object() {
 pack_name() {
   local index commit objects="" ignored=no
   git -C "$repository" rev-parse --verify --quiet HEAD >/dev/null || die "$repository is not a git checkout with a commit"
+  check_untracked
   if [[ $dry_run == yes ]]; then
     objects=$(mktemp -d)
     GIT_ALTERNATE_OBJECT_DIRECTORIES=$(cd "$repository" && cd "$(git rev-parse --git-path objects)" && pwd)
@@ -405,6 +410,16 @@ pack_name() {
   unset GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES
   [[ $ignored == no ]] || die "--config $config: git ignores this file, so it would not reach the workers"
   source_uri=$workdir/launch/$source_name.tar.gz
+}
+
+# A model or records that were written into the checkout would all go to every worker.
+check_untracked() {
+  local sizes total largest
+  sizes=$(cd "$repository" && git ls-files --others --exclude-standard -z | xargs -0 -I {} du -k {} | sort -rn)
+  total=$(awk '{total += $1} END {print int(total / 1024)}' <<<"$sizes")
+  largest=$(head -n 1 <<<"$sizes" | cut -f 2)
+  ((total <= MOST_UNTRACKED)) || die "$total MB of files in $repository are neither committed nor ignored by git, and" \
+    "would go to the workers: move them elsewhere (the largest is $largest)"
 }
 
 upload_source() {

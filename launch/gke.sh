@@ -115,12 +115,14 @@ grant_buckets() {
 
 # --- node pools: one slice each ------------------------------------------------------------------------------------
 
-# Puts this run's node pools in `pools`, one line each: NAME STATE, and the names of the others in `other_pools`, without
+# Puts this run's node pools in `pools`, one line each: NAME,STATE,MACHINE,SPOT,TOPOLOGY, and the names of the others in `other_pools`, without
 # the one that every cluster has. Fails if the cloud does not answer.
 look_at_pools() {
-  query "$assumed_pools" gcloud container node-pools list "${in_cluster[@]}" "--format=value(name,status)" || return 1
-  pools=$(grep -E "^$name-[0-9]+[[:space:]]" <<<"$answer" || true)
-  other_pools=$(awk -v name="$name" 'NF && $1 != "default-pool" && $1 !~ "^" name "-[0-9]+$" {print $1}' <<<"$answer")
+  local columns="name,status,config.machineType,config.spot,placementPolicy.tpuTopology"
+  query "$assumed_pools" gcloud container node-pools list "${in_cluster[@]}" "--format=csv[no-heading]($columns)" ||
+    return 1
+  pools=$(grep -E "^$name-[0-9]+," <<<"$answer" || true)
+  other_pools=$(awk -F , -v name="$name" 'NF && $1 != "default-pool" && $1 !~ "^" name "-[0-9]+$" {print $1}' <<<"$answer")
 }
 
 # Pools start empty and grow when the JobSet's pods ask for them; idle ones shrink to nothing again. So the run waits
@@ -128,14 +130,28 @@ look_at_pools() {
 ensure_pools() {
   local index pool pool_state
   look_at_pools || return 1
+  check_pools
   for ((index = 0; index < slices; index++)); do
     pool=$name-$index
-    pool_state=$(awk -v pool="$pool" '$1 == pool {print $2}' <<<"$pools")
+    pool_state=$(awk -F , -v pool="$pool" '$1 == pool {print $2}' <<<"$pools")
     if [[ $pool_state == ERROR ]]; then
       delete_pool "$pool" && pool_state=""
     fi
     [[ -n $pool_state ]] || create_pool "$pool" || return 1
   done
+}
+
+# One left by an earlier run would never get the pods of this one, or at another price.
+check_pools() {
+  local pool machine found_spot found_topology
+  while IFS=, read -r pool _ machine found_spot found_topology; do
+    [[ -n $machine ]] || continue
+    if [[ ${found_spot,,} == true ]]; then found_spot=yes; else found_spot=no; fi
+    ((hosts > 1)) || found_topology=$gke_topology # a pool of one host has none
+    [[ "$machine $found_topology $found_spot" == "$gke_machine $gke_topology $spot" ]] ||
+      die "node pool $pool has $machine machines, topology $found_topology, spot $found_spot, and not $gke_machine," \
+        "$gke_topology, $spot: take another --name, or run down first"
+  done <<<"$pools"
 }
 
 create_pool() {
@@ -146,7 +162,7 @@ create_pool() {
   ((hosts == 1)) || command+=("--tpu-topology=$gke_topology")
   [[ $spot == no ]] || command+=(--spot)
   tpus_may_cost=yes
-  run "${command[@]}" "${pool_flags[@]}" && assumed_pools+="$1 RUNNING"$'\n'
+  run "${command[@]}" "${pool_flags[@]}" && assumed_pools+="$1,RUNNING,$gke_machine,${spot/yes/true},$gke_topology"$'\n'
 }
 
 delete_pool() { run gcloud container node-pools delete "$1" "${in_cluster[@]}" --quiet; }
@@ -376,7 +392,7 @@ tear_down() {
 
 delete_pools() {
   local pool
-  while read -r pool _; do
+  while IFS=, read -r pool _; do
     [[ -z $pool ]] || delete_pool "$pool" || true
   done <<<"$pools"
   assumed_pools=""
@@ -402,7 +418,7 @@ verb_status() {
   look_at_cluster
   echo "cluster $cluster: $cluster_state"
   [[ $cluster_state != ABSENT && $cluster_state != UNKNOWN ]] || return 0
-  look_at_pools && printf 'node pools (name, state):\n%s\n' "${pools:-none}"
+  look_at_pools && printf 'node pools (name, state, machine, spot, topology):\n%s\n' "${pools:-none}"
   use_cluster
   look_at_jobset
   echo "JobSet $name: $terminal, $restarts restarts, $counted_restarts of them after errors"
@@ -421,7 +437,7 @@ need_tool kubectl "gcloud components install kubectl"
 need_tool gke-gcloud-auth-plugin "gcloud components install gke-gcloud-auth-plugin"
 place=("--zone=$zone" "--project=$project")
 in_cluster=("--cluster=$cluster" "${place[@]}")
-[[ $verb == run ]] || assumed_cluster="$cluster RUNNING" assumed_pools="$name-0 RUNNING"
+[[ $verb == run ]] || assumed_cluster="$cluster RUNNING" assumed_pools="$name-0,RUNNING"
 name_context
 trap warn_of_costs EXIT
 trap 'exit 130' INT TERM

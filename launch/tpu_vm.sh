@@ -19,6 +19,7 @@ Flags (run needs the first seven that are not in brackets; the other verbs --pro
 $COMMON_FLAGS
   --runtime_version V   of the TPU VM image [that of the generation]
   --create_flag FLAG    passed on to \`gcloud compute tpus queued-resources create\`, repeat for several
+  --ssh_user NAME       whose account the trainer has on the workers [yours here]: the same from every machine
   --ssh_flag FLAG       passed on to \`gcloud compute tpus queued-resources ssh\`, repeat for several
   --max_interruptions N restarts after preemptions and other interruptions before giving up [100]
 
@@ -27,13 +28,14 @@ Exit code: 0 complete, 1 gave up after errors, or a person stopped the run or de
 USAGE
 }
 
-chosen_runtime="" create_flags=() ssh_flags=() max_interruptions=100
+chosen_runtime="" create_flags=() ssh_user="" ssh_flags=() max_interruptions=100
 
 own_flag() {
   [[ $3 == value ]] || return 1
   case $1 in
     --runtime_version) chosen_runtime=$2 ;;
     --create_flag) create_flags+=("$2") ;;
+    --ssh_user) ssh_user=$2 ;;
     --ssh_flag) ssh_flags+=("$2") ;;
     --max_interruptions) max_interruptions=$2 ;;
     *) return 1 ;;
@@ -116,7 +118,8 @@ ensure_slice() {
     [[ $state == ABSENT ]] || slice_may_cost=yes
     [[ $state =~ ^(ABSENT|DELETING|UNKNOWN)$ ]] || watching=yes
     if [[ $state == UNKNOWN ]]; then
-      ((++unanswered <= patience)) || give_up "gcloud does not answer about $name"
+      # A slice that is there trains on by itself, and must not be deleted at the first answer.
+      ((++unanswered <= patience)) || { slice_may_cost=yes && leave "gcloud does not answer about $name"; }
     else
       unanswered=0
     fi
@@ -139,7 +142,7 @@ ensure_slice() {
 # on_workers NODE WORKER COMMAND_LINE: over ssh. gcloud reaches 64 workers at a time, so no command may wait for
 # another worker: the trainer is started detached and looked at, never waited for.
 ssh_command() {
-  ssh_words=(gcloud compute tpus queued-resources ssh "$name" "${place[@]}" "--node=$1" "--worker=$2"
+  ssh_words=(gcloud compute tpus queued-resources ssh "${ssh_user:+$ssh_user@}$name" "${place[@]}" "--node=$1" "--worker=$2"
     --strict-host-key-checking=no --quiet "${ssh_flags[@]}" "--command=$3")
 }
 
@@ -148,27 +151,29 @@ on_all_workers() { ssh_command all all "$1" && run "${ssh_words[@]}"; }
 worker_line() { shell_words bash "$WORKER_ROOT/source/launch/worker.sh" "$@"; }
 
 # Counts the slices into `found_slices`, and what the workers say into `expected`, `heard`, and one number a state.
-# Before the first installation there is no worker.sh to ask: that worker is absent.
+# Before the first installation there is no worker.sh to ask: that worker is absent; or foreign, where another account's
+# trainer runs.
 look_at_workers() {
   local state_word code id assumed="" index
-  heard=0 running=0 complete=0 stopped=0 interrupted=0 failed=0 absent=0 strangers=0 worker_report="" nodes=""
+  heard=0 running=0 complete=0 stopped=0 interrupted=0 failed=0 absent=0 foreign=0 strangers=0 worker_report="" nodes=""
   expected=0 found_slices=0
   look_at_nodes || return 0
   read -r found_slices expected < <(awk 'NF {slices++; n += $3} END {print slices + 0, n + 0}' <<<"$nodes")
   for ((index = 0; index < expected; index++)); do assumed+="desta_jax_worker host$index $assumed_worker"$'\n'; done
-  ssh_command all all "$(worker_line status) 2>/dev/null || echo desta_jax_worker \$(hostname) absent - -"
+  ssh_command all all "$(worker_line status) 2>/dev/null || { pgrep -f 'worker[.]sh supervise' >/dev/null && echo desta_jax_worker \$(hostname) foreign - - || echo desta_jax_worker \$(hostname) absent - -; }"
   query "$assumed" "${ssh_words[@]}" || true # what is missing is seen by counting
   worker_report=$(grep '^desta_jax_worker ' <<<"$answer" || true)
   while read -r _ _ state_word code id; do
     [[ -n $state_word ]] || continue
     heard=$((heard + 1))
-    [[ $id == "$run_id" ]] || strangers=$((strangers + 1))
+    [[ $id == "$run_id" || $state_word =~ ^(absent|foreign)$ ]] || strangers=$((strangers + 1))
     case $state_word:$code in
       running:*) running=$((running + 1)) ;;
       exited:"$EXIT_COMPLETE") complete=$((complete + 1)) ;;
       stopped:*) stopped=$((stopped + 1)) ;;
       exited:"$EXIT_INTERRUPTED" | rebooted:*) interrupted=$((interrupted + 1)) ;;
       absent:*) absent=$((absent + 1)) ;;
+      foreign:*) foreign=$((foreign + 1)) ;;
       *) failed=$((failed + 1)) ;;
     esac
   done <<<"$worker_report"
@@ -336,6 +341,7 @@ run_until_complete() {
 
 # Starts the trainer, or finds it running, and follows it to a verdict. Fails if it cannot be started.
 attempt() {
+  leave_foreign
   if ((running > 0)); then
     ((strangers == 0)) || die "$name trains something else (another workdir, config or override): take another --name," \
       "or end that run first (stop)"
@@ -350,6 +356,12 @@ attempt() {
     install_on_workers && start_on_workers || return 1
   fi
   follow
+}
+
+# Its mounts and files are closed to us: neither followed nor ended from here.
+leave_foreign() {
+  ((foreign == 0)) || die "$name is trained by another account on its workers: give the same command from there, or" \
+    "here with --ssh_user, that account's name"
 }
 
 # Succeeds if the run is complete.
@@ -442,6 +454,8 @@ verb_stop() {
   look_at_slice
   [[ $state != ABSENT ]] || leave "there is no slice $name in $zone, so nothing was stopped"
   slice_may_cost=yes
+  look_at_workers
+  leave_foreign
   end_on_workers stop
   if ((running > 0)); then look_at_workers; fi # those that had to be killed
   if have_ended; then

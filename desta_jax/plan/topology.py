@@ -18,6 +18,7 @@ DEEP = {
     128: (4, 4, 8),
     256: (4, 8, 8),
     512: (8, 8, 8),
+    1024: (8, 8, 16),
 }
 """The shape that Google gives a slice of so many chips, in two and in three dimensions."""
 LONGEST = 16

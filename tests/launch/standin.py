@@ -57,8 +57,8 @@ def gcloud(cloud, words, line):
         "container clusters create": lambda: cloud.update(cluster=words[3]),
         "container clusters delete": lambda: cloud.update(cluster=None, pools={}),
         "container clusters get-credentials": lambda: None,
-        "container node-pools list": lambda: [print(f"{n}\t{s}") for n, s in cloud["pools"].items()] and None,
-        "container node-pools create": lambda: cloud["pools"].update({words[3]: "RUNNING"}),
+        "container node-pools list": lambda: [print(f"{n},{s}") for n, s in cloud["pools"].items()] and None,
+        "container node-pools create": lambda: cloud["pools"].update({words[3]: made_pool(words)}),
         "container node-pools delete": lambda: cloud["pools"].pop(words[3]) and None,
     }.items():
         if line.startswith(start):
@@ -205,7 +205,8 @@ def scripted_worker(cloud, verb, command, count):
         if look == "silent":
             return 1
         for index, state in enumerate(look if isinstance(look, list) else [look] * count):
-            print(f"desta_jax_worker host{index} {state} {cloud.get('run_id', '-')}")
+            run_id = "-" if state.startswith(("absent", "foreign")) else cloud.get("run_id", "-")
+            print(f"desta_jax_worker host{index} {state} {run_id}")
     elif verb == "log":
         print(cloud["log"])
     elif verb == "failure":
@@ -226,6 +227,11 @@ def cksum(words):
 def list_cluster(cloud):
     if cloud["cluster"]:
         print(f"{cloud['cluster']}\t{cloud['cluster_state']}")
+
+
+def made_pool(words):
+    spot = "True" if "--spot" in words else ""
+    return ",".join(["RUNNING", flag(words, "machine-type"), spot, flag(words, "tpu-topology") or ""])
 
 
 def kubectl(cloud, words, line):

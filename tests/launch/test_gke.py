@@ -151,6 +151,21 @@ def test_a_broken_pool_is_made_again(cloud):
     assert cloud.state["pools"] == {"aqa-other": "RUNNING"}
 
 
+@pytest.mark.parametrize(
+    ("earlier", "told"), [(["--topology", "v6e-64"], "topology 8x8, spot no"), (["--spot"], "topology 4x4, spot yes")]
+)
+def test_a_pool_of_another_kind_is_not_taken(cloud, earlier, told):
+    """Its pods would wait for ever, or cost what was not asked for."""
+    cloud.run(*RUN, *earlier, "--keep")
+    assert (
+        "take another --name, or run down first"
+        in (result := cloud.run(*RUN, "--workdir", "gs://bucket/runs/two", expect=2)).stderr
+    )
+    assert told in result.stderr and cloud.state["pools"]
+    cloud.state["jobset_attempts"] = [["0 Completed"]]
+    cloud.run(*RUN, *earlier, "--workdir", "gs://bucket/runs/two")
+
+
 def test_pools_that_cannot_be_made_end_the_launch(cloud):
     cloud.state["failures"] = [["node-pools create", 9, "quota"]]
     result = cloud.run(*RUN, "--max_errors", "2", expect=1)

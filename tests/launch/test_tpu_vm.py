@@ -227,6 +227,38 @@ def test_launched_again_it_follows_the_running_trainer(cloud):
     assert cloud.has("gs://bucket/runs/aqa/launch/complete")
 
 
+def test_a_start_that_one_worker_missed_is_made_even(cloud):
+    """Not a stranger: it never started."""
+    cloud.run(*RUN, "--keep")
+    cloud.forget_calls()
+    (cloud.folder / "gs/bucket/runs/aqa/launch/complete").unlink()
+    cloud.state["workers"] = [["running -", "running -", "running -", "absent -"]] * 4 + ["exited 75"]
+    cloud.state["attempts"] = [["running -", "exited 0"]]
+    cloud.run(*RUN, "--max_errors", "1")
+    assert verbs_over_ssh(cloud) == ["end", "setup", "start"]
+    assert cloud.has("gs://bucket/runs/aqa/launch/complete")
+
+
+@pytest.mark.parametrize("verb", ["run", "stop"])
+def test_another_account_s_trainer_is_neither_ended_nor_said_to_have_ended(cloud, verb):
+    cloud.state.update(slice=active_slice(), workers=["foreign -"])
+    words = RUN if verb == "run" else ["tpu_vm.sh", verb, *PLACE, "--poll_seconds", "0", "--patience", "2"]
+    result = cloud.run(*words, expect=2)
+    assert "trained by another account" in result.stderr and "--ssh_user" in result.stderr
+    assert cloud.state["slice"] and not verbs_over_ssh(cloud)
+    cloud.state["workers"] = []
+    cloud.run(*RUN, "--ssh_user", "alice")
+    assert all("alice@aqa" in call for call in cloud.calls("queued-resources ssh")[-4:])
+
+
+def test_no_answer_for_a_while_deletes_nothing(cloud):
+    cloud.state.update(slice=active_slice(), workers=["running -"])
+    cloud.state["failures"] = [["queued-resources list", 3, "503"]]
+    result = cloud.run(*RUN, expect=1)
+    assert "gcloud does not answer about aqa" in result.stderr and "may be running, and costing" in result.stderr
+    assert cloud.state["slice"] and not cloud.calls("delete")
+
+
 def test_a_slice_that_trains_something_else_is_left_alone(cloud):
     cloud.state["slice"] = active_slice()
     cloud.state["workers"] = ["running -"]
@@ -309,7 +341,7 @@ def test_stop_waits_until_every_trainer_has_ended(cloud):
 
 def test_stop_ends_a_trainer_that_does_not_save(cloud):
     cloud.state["slice"] = active_slice()
-    cloud.state["workers"] = ["running -", "running -", "stopped -"]
+    cloud.state["workers"] = ["running -", "running -", "running -", "stopped -"]
     cloud.run(*STOP)
     assert verbs_over_ssh(cloud) == ["stop", "kill"]
 
@@ -346,6 +378,7 @@ def test_status_reports_slice_nodes_and_workers(cloud):
     "change, message",
     [
         (["--zone", "us-east5"], "not a region"),
+        (["--zone", "us-south1-ai1"], "not a region"),
         (["--name", "Aqa_1"], "lower-case"),
         (["--topology", "v6e-12"], "no such slice"),
         (["--topology", "v5p-4"], "no such slice"),
@@ -399,6 +432,11 @@ def test_what_the_cloud_refuses_ends_before_any_slice(cloud, failing, message):
     assert not cloud.calls("queued-resources create")
 
 
+def test_zones_for_ai_alone_are_zones(cloud):
+    cloud.run(*RUN, "--zone", "us-south1-ai1b")
+    assert cloud.calls("queued-resources create", "--zone=us-south1-ai1b")
+
+
 def test_numbers_that_begin_with_a_zero_are_decimal(cloud):
     cloud.state["attempts"] = [["exited 1"]] * 10
     result = cloud.run(*RUN, "--patience", "09", "--max_errors", "08", expect=1)
@@ -441,6 +479,7 @@ def installed(cloud):
     "flags, message",
     [
         ([*READY, "--config.trian.steps=1"], "trian.steps: no such key; did you mean train.steps?"),
+        ([*READY, "--config.log.wandb_project=mine"], "log.wandb_project: the workers have no wandb"),
         ([*READY, "--config.train.batch_size=24"], "its 24 rows do not divide into 16 parts"),
         (READY[:2], "--model is needed"),
         (READY[2:], "--records is needed"),
@@ -481,6 +520,16 @@ def test_the_source_carries_uncommitted_work_and_says_so(cloud):
     assert "differs from commit" in result.stderr
     ((source,),) = [[call[-1] for call in cloud.calls("storage cp --no-clobber")]]
     assert "-changed-" in source
+
+
+def test_a_model_in_the_checkout_is_not_sent_to_the_workers(cloud):
+    with (cloud.checkout / "weights.bin").open("wb") as file:
+        file.truncate(1)
+        file.write(b"x" * 101 * 2**20)
+    result = cloud.run(*RUN, expect=2)
+    assert "101 MB of files" in result.stderr and "the largest is weights.bin" in result.stderr
+    (cloud.checkout / "weights.bin").rename(cloud.checkout / "ignored.bin")
+    cloud.run(*RUN)
 
 
 def test_a_dry_run_writes_nothing_to_the_repository(cloud):
