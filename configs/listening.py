@@ -23,7 +23,7 @@ def get_config():
             "placeholder_token": "<reponame>",
         },
         "data": {"max_length": 256, "validation_max_length": 256, "audio_seconds": 8, "pack": True},
-        "train": {"batch_size": 16, "steps": 360},
+        "train": {"batch_size": 16, "steps": 400},
         "optimizer": {"peak_learning_rate": 1e-3, "warmup_steps": 30},
         "remat": "scores",
         "checkpoint": {"every_steps": 25},

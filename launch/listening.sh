@@ -14,7 +14,7 @@
 #   --lessons N,...   steps of four lessons: a few questions about language, sex of the voice and emotion; hundreds of
 #                     them, with clips as other microphones and rooms would have recorded them; requests of other
 #                     kinds among them; and more of emotion; the adapter is the mean of the last two (default:
-#                     360,400,320,300)
+#                     400,400,320,300)
 #   --compare N       N further steps on short answers, each time from that adapter, on the same clips and questions: on
 #                     the model's own answers and on bare values ("male"); with a table of both (default: 0, none)
 #   --writer WHERE    and on another language model's answers: a folder as Hugging Face has it, or an OpenAI-compatible
@@ -98,7 +98,7 @@ tabulate() {
         --transcripts none --out "$@"
 }
 
-out=listening sakura='' sources='' lessons=360,400,320,300 compare=0 writer='' writer_model='' further=0 rows=4
+out=listening sakura='' sources='' lessons=400,400,320,300 compare=0 writer='' writer_model='' further=0 rows=4
 while (($#)); do
     case $1 in
     --help | -h)
@@ -155,10 +155,10 @@ not_asked="hear: describe,hear: language guess,hear: gender guess,hear: emotion 
 lesson_rows=({first_,}{language,gender,emotion} kinds)
 # What each lesson draws from, and how often.
 taught=(
-    "first_language=5 first_gender=6 first_emotion=4"
-    "language=3 language_varied=3 gender=4 gender_varied=12 emotion=3 emotion_varied=3 first_gender_varied=4 first_emotion=2"
-    "language=3 language_varied=3 gender=2 gender_varied=8 emotion=3 emotion_varied=5 kinds=8"
-    "language=2 language_varied=2 gender=2 gender_varied=6 emotion=6 emotion_varied=10 first_emotion=2 kinds=8"
+    "first_language=8 first_gender=6 first_emotion=4"
+    "language=5 language_varied=5 gender=4 gender_varied=12 emotion=3 emotion_varied=3 first_gender_varied=4 first_emotion=2"
+    "language=5 language_varied=5 gender=2 gender_varied=8 emotion=3 emotion_varied=5 kinds=8"
+    "language=3 language_varied=3 gender=2 gender_varied=6 emotion=6 emotion_varied=10 first_emotion=2 kinds=8"
 )
 # Rows about each clip: the fewer clips, the more; and versions of each row, with its clip varied.
 declare -A per_clip=([first_language]=2 [first_gender]=2 [first_emotion]=2 [language]=2 [gender]=4 [emotion]=6 [kinds]=3)
