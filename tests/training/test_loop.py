@@ -236,6 +236,8 @@ def test_a_run_does_not_go_on_with_other_samples(config_of, tones, tmp_path, oth
     records(9)
     config, workdir = config_of(**{"data.train": (str(tmp_path / "records"),)}), tmp_path / "run"
     assert train(config, str(workdir)) == COMPLETE
+    moved = config_of(**{"data.train": (str((tmp_path / "records").rename(tmp_path / "moved")),)})
+    assert train(moved, str(workdir)) == COMPLETE
     records(*((10,) if other == "one more" else (9, True)))
     with pytest.raises(ValueError, match=r"data.train: these are not the samples.*delete .*samples\.json"):
         train(config, str(workdir))
