@@ -73,7 +73,7 @@ def answer_file(
             )
             given = [next(answers) if isinstance(item, Request) else Answer(error=item) for item in made]
             for (_, row), answer in zip(part, given):
-                known_by = {} if answer.error else {"asked": asked[row["id"]]}
+                known_by = {"asked": asked[row["id"]]} if answer.error is None else {}
                 file.write(_line({"id": row["id"]} | known_by | to_row(answer)))
             file.flush()
             failed += sum(answer.error is not None for answer in given)
