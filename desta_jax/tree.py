@@ -1,7 +1,8 @@
-"""Paths in parameter trees, such as "lm.layers.attention.q.kernel": name, match, count, compare."""
+"""Paths in parameter trees, such as "lm.layers.attention.q.kernel": name, match, count, compare, tell apart."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,6 +50,14 @@ def match(pattern: str, path: str) -> bool:
 def count(tree: Tree) -> int:
     """The number of parameters."""
     return sum(int(np.prod(leaf.shape)) for leaf in flatten(tree).values())
+
+
+def digest(tree: Tree) -> str:
+    """The same for the same numbers in the same order of leaves; they are read from their devices."""
+    found = hashlib.blake2b(digest_size=8)
+    for leaf in jax.tree.leaves(tree):
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()
 
 
 def abstract(tree: Tree, dtype=None) -> Tree:

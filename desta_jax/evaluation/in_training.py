@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -22,7 +20,7 @@ from desta_jax.generation.transcribe import Transcriber
 from desta_jax.records.read import RecordSource
 from desta_jax.records.schema import Sample, decode
 from desta_jax.training.run import Run
-from desta_jax.tree import Tree
+from desta_jax.tree import Tree, digest
 
 SHOWN_TOKENS = 64  # of an answer that is shown
 
@@ -73,7 +71,7 @@ class Examiner:
             self._transcriber = restore_transcriber(run.folder, run.model.whisper, run.model.dtype, run.mesh)
         model = self._model(run, frozen, adapter, self._transcriber)
         return evaluate_in_training(
-            self._benchmarks, self._out, model, step, adapter=_digest(adapter), limit=self._limit, say=self._say
+            self._benchmarks, self._out, model, step, adapter=digest(adapter), limit=self._limit, say=self._say
         )
 
     @staticmethod
@@ -96,14 +94,6 @@ def held_out(folders: tuple[str, ...], count: int) -> list[Sample]:
             except (OSError, ValueError) as error:  # the input leaves such samples out too
                 logging.warning("not shown: %s", error)
     return samples
-
-
-def _digest(adapter: Tree) -> str:
-    """Tells these weights from others."""
-    digest = hashlib.blake2b(digest_size=16)
-    for leaf in jax.tree.leaves(adapter):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def _with_sound(sample: Sample) -> list[dict[str, Any]]:

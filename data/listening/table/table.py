@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,6 @@ import divergence
 import formats
 import held_out
 import hops
-import jax
 import numpy as np
 import perception
 import show
@@ -32,7 +30,7 @@ import trained
 from ask import Hearer, KeepingEar, Reader, open_reader, transcribe, zeroed
 from figures import Figure
 
-from desta_jax import generation
+from desta_jax import generation, tree
 from desta_jax.evaluation.answers import Answerer, newest, predict, whole_lines
 from desta_jax.evaluation.question import Question
 from desta_jax.generation import Model
@@ -298,10 +296,7 @@ def _fingerprint(model: Model | None) -> str:
     """Tells one adapter from another, so that nobody else's answers are gone on with."""
     if model is None:
         return "no adapter"
-    digest = hashlib.blake2b(digest_size=8)
-    for leaf in jax.tree.leaves((model.ear.adapter, model.tongue.model if _has_lora(model) else None)):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
+    return tree.digest((model.ear.adapter, model.tongue.model if _has_lora(model) else None))
 
 
 def _has_lora(model: Model) -> bool:
