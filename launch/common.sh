@@ -415,7 +415,7 @@ pack_name() {
 # A model or records that were written into the checkout would all go to every worker.
 check_untracked() {
   local sizes total largest
-  sizes=$(cd "$repository" && git ls-files --others --exclude-standard -z | xargs -0 -I {} du -k {} | sort -rn)
+  sizes=$(cd "$repository" && git ls-files --others --exclude-standard -z | xargs -0 -I {} du -k {} | sort -rn) || true # some may go away
   total=$(awk '{total += $1} END {print int(total / 1024)}' <<<"$sizes")
   largest=$(head -n 1 <<<"$sizes" | cut -f 2)
   ((total <= MOST_UNTRACKED)) || die "$total MB of files in $repository are neither committed nor ignored by git, and" \

@@ -115,8 +115,8 @@ grant_buckets() {
 
 # --- node pools: one slice each ------------------------------------------------------------------------------------
 
-# Puts this run's node pools in `pools`, one line each: NAME,STATE,MACHINE,SPOT,TOPOLOGY, and the names of the others in `other_pools`, without
-# the one that every cluster has. Fails if the cloud does not answer.
+# Puts this run's node pools in `pools`, one line each: NAME,STATE,MACHINE,SPOT,TOPOLOGY, and the names of the others in
+# `other_pools`, without the one that every cluster has. Fails if the cloud does not answer.
 look_at_pools() {
   local columns="name,status,config.machineType,config.spot,placementPolicy.tpuTopology"
   query "$assumed_pools" gcloud container node-pools list "${in_cluster[@]}" "--format=csv[no-heading]($columns)" ||
