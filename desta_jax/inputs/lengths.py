@@ -98,27 +98,22 @@ def lengths_of(directory: str, source: RecordSource, prompts: PromptBuilder, cac
             and the others wait and read.
     """
     name = f"lengths-{_fingerprint(source, prompts)[:16]}.npz"
-    places = [epath.Path(place) for place in (directory, cache) if place and "*" not in place]
     if not is_remote(cache or ""):
-        return _read_or_measure(directory, source, prompts, places, cache, name)
+        return _read_or_measure(directory, source, prompts, cache, name)
     import jax  # not at the top: the processes that measure do without it
     from jax.experimental import multihost_utils
 
     # Millions of rows need not be read by every host of a pod: the first one's measures are in the bucket.
     first = jax.process_index() == 0
-    lengths = _read_or_measure(directory, source, prompts, places, cache, name) if first else None
+    lengths = _read_or_measure(directory, source, prompts, cache, name) if first else None
     multihost_utils.sync_global_devices(name)
-    return lengths if first else _read_or_measure(directory, source, prompts, places, cache, name)
+    return lengths if first else _read_or_measure(directory, source, prompts, cache, name)
 
 
 def _read_or_measure(
-    directory: str,
-    source: RecordSource,
-    prompts: PromptBuilder,
-    places: list[epath.Path],
-    cache: str | None,
-    name: str,
+    directory: str, source: RecordSource, prompts: PromptBuilder, cache: str | None, name: str
 ) -> Lengths:
+    places = [epath.Path(place) for place in (directory, cache) if place and "*" not in place]
     for place in places:
         if (lengths := _load(place / name, len(source))) is not None:
             return lengths
