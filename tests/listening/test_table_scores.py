@@ -32,6 +32,9 @@ def asked(kind, column, value, values):
         ("It could be a man or a woman.", "male", False),
         ("It could be a man or a woman.", "female", False),
         ("I can't tell.", "male", False),
+        ("The speaker is not a man.", "male", False),
+        ("The speaker is not a man but a woman.", "female", True),
+        ("It isn’t a woman.", "female", False),
         ("", "male", False),
     ],
 )
@@ -46,7 +49,9 @@ def test_an_answer_is_right_if_it_names_the_value_and_no_other(answer, value, ri
         ("这是中文。", "Chinese"),
         ("The clip is in Mandarin Chinese.", "Chinese"),
         ("Frenchman", None),
-        ("French, not Italian", None),
+        ("French and Italian", None),
+        ("French, not Italian", "French"),
+        ("The speaker does not speak French.", None),
     ],
 )
 def test_languages_are_named_in_other_languages_too(answer, value):
@@ -60,6 +65,13 @@ def test_of_names_that_overlap_the_longest_counts():
     assert perception.named("There is no background noise.", values) == {"none"}
     assert perception.named("White noise.", values) == {"white noise"}
     assert perception.named("White noise, and other noise.", values) == {"white noise", "noise"}
+
+
+def test_what_is_denied_is_not_named_but_no_echo_is_a_name():
+    rooms = {"dry": ("no echo",), "reverberant": ("echo",)}
+    assert perception.named("There is no echo.", rooms) == {"dry"}
+    assert perception.named("There is no significant echo.", rooms) == set()
+    assert perception.named("An echo, no more.", rooms) == {"reverberant"}
 
 
 @pytest.mark.parametrize(

@@ -159,12 +159,19 @@ def named(text: str, names: Mapping[str, Iterable[str]]) -> set[str]:
     """The values that a text names, by themselves or by one of their other names.
 
     Words count as whole (`female` does not name `male`), in the singular or plural; of names that overlap the longest
-    counts (`no background noise` does not name `noise`).
+    counts (`no background noise` does not name `noise`). What a text denies it does not name ("not a man").
     """
+    text = text.casefold().replace("’", "'")
     owner = {name.casefold(): value for value, others in names.items() for name in (value, *others)}
     longest_first = sorted(owner, key=len, reverse=True)
-    found = re.finditer("|".join(f"({_pattern(name)})" for name in longest_first), text.casefold())
-    return {owner[longest_first[match.lastindex - 1]] for match in found}
+    found = re.finditer("|".join(f"({_pattern(name)})" for name in longest_first), text)
+    return {owner[longest_first[match.lastindex - 1]] for match in found if not _DENIED.search(text, 0, match.start())}
+
+
+_DENIED = re.compile(
+    r"(?:\b(?:not|neither|nor|never|no|without)|n't) "
+    r"(?:(?:be|been|feel|feeling|sound|sounding|speak|speaking|in|a|an|the|any|much|significant) )*$"
+)
 
 
 def _pattern(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import functools
 import json
 import re
@@ -15,7 +14,7 @@ from held_out import BARRED, MELD, REAL, barred_by
 from desta_jax.records.read import RecordSource
 from desta_jax.records.schema import decode_text
 
-VARIED = re.compile(r"-varied-\d+\Z")
+VERSION = re.compile(r"varied/(.+)-[0-9a-f]{8}-\d+\.flac")  # as corpus/vary.py names a clip's versions
 
 
 def trained_on(workdirs: Sequence[str], asked: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -47,36 +46,45 @@ def _of_run(workdir: Path, asked: Collection[str]) -> dict[str, Any]:
         raise FileNotFoundError(f"{file}: missing; --trained takes the work directories of runs")
     config = json.loads(file.read_text(encoding="utf-8"))
     folders = config["data"]["train"]
-    counts = {folder: clips_of(folder) for folder in folders}
-    for folder, clips in counts.items():
-        for clip in clips:
+    rows = {folder: clips_of(folder) for folder in folders}
+    for folder, heard in rows.items():
+        for clip in sorted(set().union(*heard)):
             _check(clip, asked, f"{workdir} was trained on {clip} (in {folder})")
     weights = config["data"]["weights"] or [1] * len(folders)
-    together = sum(counts.values(), collections.Counter())
+    together = [clips for heard in rows.values() for clips in heard]
+    clips = set().union(*together)
     return {
         "run": workdir.name,
         "steps": config["train"]["steps"],
         "batch size": config["train"]["batch_size"],
         "seed": config["seed"],
         "records": [
-            {"folder": folder, "rows": counts[folder].total(), "weight": weight}
+            {"folder": folder, "rows": len(rows[folder]), "weight": weight}
             for folder, weight in zip(folders, weights, strict=True)
         ],
         "sources": {
             source: {
-                "rows": sum(count for clip, count in together.items() if source_of(clip) == source),
-                "clips": sum(source_of(clip) == source for clip in together),
+                "rows": sum(source in map(source_of, row) for row in together),
+                "clips": sum(source_of(clip) == source for clip in clips),
             }
-            for source in sorted(set(map(source_of, together)))
+            for source in sorted(set(map(source_of, clips)))
         },
     }
 
 
 @functools.cache
-def clips_of(folder: str) -> collections.Counter[str]:
-    """How many rows of a folder of records are about each clip, by its path in the corpus."""
+def clips_of(folder: str) -> list[set[str]]:
+    """For each row of a folder of records the clips in it: their paths in the corpus."""
     records = RecordSource(folder)
-    return collections.Counter(VARIED.sub("", decode_text(records.text(number)).id) for number in range(len(records)))
+    rows = (decode_text(records.text(number)) for number in range(len(records)))
+    return [{_clip(audio["audio"], row.id) for message in row.messages for audio in message.get("audios", ())}
+            for row in rows]  # fmt: skip
+
+
+def _clip(audio: str, row: str) -> str:
+    """Of a version the clip that it is of; its source is the one of the row's id."""
+    version = VERSION.fullmatch(audio)
+    return f"{source_of(row)}/{version[1]}.flac" if version else audio
 
 
 def source_of(clip: str) -> str:
