@@ -16,6 +16,7 @@ SAMPLE_RATE = 16_000
 _SHORTEST_SHARE = 0.9  # of the samples that a file's header promises; MP3 headers only estimate
 _UNKNOWN_SIZE = 0x7FFF_0000  # WAV data sizes from here on were written by streams that did not know the size
 _UNKNOWN_FRAMES = 1 << 62  # what libsndfile takes for the length of a FLAC file that a stream wrote
+_RATES = range(1_000, 1_000_000)  # Hz; a header that names another is damaged
 
 
 class AudioError(ValueError):
@@ -51,16 +52,16 @@ def load_audio(source: str | os.PathLike | bytes) -> Float32[np.ndarray, "sample
     """
     name = f"{len(source)} bytes of audio" if isinstance(source, bytes) else os.fspath(source)
     samples, rate = _read_bytes(source, name) if isinstance(source, bytes) else _read_path(name)
+    if rate not in _RATES:
+        raise AudioError("undecodable", f"{name}: its header says {rate} samples a second")
     if not len(samples):
         raise AudioError("empty", f"{name}: holds no samples")
-    if not np.isfinite(samples).all():
-        raise AudioError("not_finite", f"{name}: holds NaN or infinite samples")
-    mono = _average(samples.T) if samples.ndim > 1 else samples
+    mono = _finite(_average(samples.T) if samples.ndim > 1 else samples, name)
     if rate == SAMPLE_RATE:
         return mono
     import librosa  # takes seconds to import, and files at 16 kHz do without it
 
-    return librosa.resample(mono, orig_sr=rate, target_sr=SAMPLE_RATE)
+    return _finite(librosa.resample(mono, orig_sr=rate, target_sr=SAMPLE_RATE), name)
 
 
 def to_int16(samples: Float32[np.ndarray, "samples"]) -> Int16[np.ndarray, "samples"]:
@@ -86,6 +87,13 @@ def decode_flac(data: bytes) -> Int16[np.ndarray, "samples"]:
         raise ValueError(f"not a FLAC file: {error}") from None
     if rate != SAMPLE_RATE or samples.ndim != 1:
         raise ValueError(f"expected {SAMPLE_RATE} Hz mono, got {rate} Hz with shape {samples.shape}")
+    return samples
+
+
+def _finite(samples: Float32[np.ndarray, "samples"], name: str) -> Float32[np.ndarray, "samples"]:
+    """The samples; raises AudioError where one of them is NaN or infinite, or too large to be added up."""
+    if not np.isfinite(samples).all():
+        raise AudioError("not_finite", f"{name}: holds NaN or infinite samples, or some near the largest float")
     return samples
 
 
@@ -150,13 +158,14 @@ def _frames_in_wav_header(sound: soundfile.SoundFile) -> int:
 
 
 def _read_otherwise(path: str, why: str) -> tuple[np.ndarray, int]:
-    """As `_read`, by audioread: what ffmpeg decodes, to 16 bits."""
+    """As `_read`, by audioread: what ffmpeg decodes, to 16 bits. What it raises for damaged headers has no limits."""
     import audioread
 
     try:
         with audioread.audio_open(path) as sound:
-            data, channels, rate = b"".join(sound), sound.channels, sound.samplerate
-    except (audioread.DecodeError, EOFError, OSError):
+            samples = np.frombuffer(b"".join(sound), "<i2").reshape(-1, sound.channels)
+            rate = sound.samplerate
+    except Exception:
         raise AudioError("undecodable", f"{path}: {why}") from None
-    samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768.0
-    return samples.reshape(-1, channels) if channels > 1 else samples, rate
+    samples = samples.astype(np.float32) / 32768.0
+    return samples if samples.shape[1] > 1 else samples[:, 0], rate

@@ -22,6 +22,8 @@ _ALL = "all"
 def describe(directory: str, *, workers: int = 0) -> dict[str, dict]:
     """Statistics by source dataset, largest first, after those of all together ("all").
 
+    A dataset that is itself called all has its name in quotation marks.
+
     Each is {"records", "clips", "hours", "clips_over_30s", "clips_per_record": {number: records},
     "clip_seconds", "response_characters", "message_characters", "transcript_characters"}; the last four are
     {"mean", "p0", "p5", "p25", "p50", "p75", "p95", "p100"}, transcripts and seconds by clip, the others by record.
@@ -41,7 +43,8 @@ def describe(directory: str, *, workers: int = 0) -> dict[str, dict]:
                 measured[dataset] += records
     by_size = sorted(measured, key=lambda dataset: (-len(measured[dataset]), dataset))
     everything = [record for dataset in by_size for record in measured[dataset]]
-    return {_ALL: _statistics(everything)} | {dataset: _statistics(measured[dataset]) for dataset in by_size}
+    names = {dataset: f'"{_ALL}"' if dataset == _ALL else dataset for dataset in by_size}
+    return {_ALL: _statistics(everything)} | {names[dataset]: _statistics(measured[dataset]) for dataset in by_size}
 
 
 def format_description(description: dict[str, dict]) -> str:

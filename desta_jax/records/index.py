@@ -60,11 +60,15 @@ class Index:
             arrays = dict(np.load(io.BytesIO(data)))
             arrays["shards"] = [str(name) for name in arrays["shards"]]
             index = cls(**arrays)
-        except (zipfile.BadZipFile, ValueError, KeyError, TypeError, OSError, EOFError) as error:
+        except _DAMAGED as error:
             raise ValueError(f"{where} is damaged or no index of records ({error}); make the records again") from None
         if int(index.counts.sum()) != len(index.offset) or len(index.counts) != len(index.shards):
             raise ValueError(f"{where} contradicts itself; make the records again")
         return index
+
+
+_DAMAGED = (zipfile.BadZipFile, ValueError, KeyError, TypeError, OSError, EOFError, NotImplementedError, RuntimeError)
+"""What NumPy and zipfile raise for bytes that are no index, or are one with some of its bits turned."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ class RecordSource:
 
     def _open(self):
         filesystem, root = fsspec.core.url_to_fs(self._path)
-        if any(character in root for character in "*?["):
+        if any(character in root for character in "*?[") and not filesystem.isdir(root):
             root = posixpath.dirname(root)
             self._scanned = self._scanned or _scan_shards(filesystem, self._path)
         self._index = self._scanned or _read_index(filesystem, root, self._path)

@@ -119,7 +119,7 @@ def scan_manifest(path: str) -> ManifestScan:
 def reject(place: Place, text: bytes, reason: str, detail: str) -> Rejection:
     """The rejection of the row whose bytes are `text`."""
     try:
-        row = json.loads(text.decode("utf-8-sig"))
+        row = json.loads(text.decode("utf-8-sig"), parse_constant=str)  # NaN is no JSON
     except (ValueError, RecursionError):
         row = text.decode("utf-8", "replace").strip()
     return Rejection(place.manifest, place.line, reason, detail, row)

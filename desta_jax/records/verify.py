@@ -143,7 +143,7 @@ def _id(file, entry: indexing.Entry) -> str:
 
 
 def _directory_problems(directory: str, index: indexing.Index) -> list[str]:
-    """Shards that the index does not know, and counts that TensorFlow Datasets would get wrong."""
+    """Shards that the index does not know, and what the files beside it say otherwise or not at all."""
     filesystem, root = fsspec.core.url_to_fs(directory)
     known = set(index.shards)
     problems = [
@@ -151,11 +151,21 @@ def _directory_problems(directory: str, index: indexing.Index) -> list[str]:
         for file in sorted(map(posixpath.basename, filesystem.ls(root, detail=False)))
         if ".tfrecord" in file and file not in known
     ]
-    try:
-        info = json.loads(filesystem.cat_file(posixpath.join(root, "dataset_info.json")))
-        lengths = [int(length) for length in info["splits"][0]["shardLengths"]]
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        return [*problems, f"dataset_info.json: cannot be read ({error})"]
-    if lengths != index.counts.tolist():
+
+    def told(file: str, read: Callable[[dict], object]):
+        """What a JSON file says; a line in `problems` where it can't be read."""
+        try:
+            return read(json.loads(filesystem.cat_file(posixpath.join(root, file))))
+        except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            problems.append(f"{file}: cannot be read ({error})")
+
+    lengths = told("dataset_info.json", lambda info: [int(length) for length in info["splits"][0]["shardLengths"]])
+    if lengths not in (None, index.counts.tolist()):
         problems.append(f"dataset_info.json: shards of {lengths} records, in the index {index.counts.tolist()}")
+    fields = told("features.json", lambda features: sorted(features["featuresDict"]["features"]))
+    if fields not in (None, sorted(schema.FEATURES)):
+        problems.append(f"features.json: fields {fields}, in the records {sorted(schema.FEATURES)}")
+    records = told("summary.json", lambda summary: int(summary["records"]))
+    if records not in (None, len(index.offset)):
+        problems.append(f"summary.json: {records} records, in the index {len(index.offset)}")
     return problems

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 import sys
@@ -99,8 +100,12 @@ def _one_line(out: str, summary: Mapping) -> str:
 
 def read_summary(out: str) -> dict:
     """What summary.json holds."""
-    with open(os.path.join(out, SUMMARY_FILE)) as file:
-        return json.load(file)
+    path = os.path.join(out, SUMMARY_FILE)
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"{path}: missing or damaged ({error}); make the records again") from None
 
 
 def _is_complete(out: str, plan: Plan) -> bool:
@@ -116,7 +121,7 @@ def _is_complete(out: str, plan: Plan) -> bool:
             raise ValueError(f"{out} lacks {', '.join(lost)}, which its index has; delete the directory and run again")
         shutil.rmtree(os.path.join(out, _DONE_DIRECTORY), ignore_errors=True)
         return True
-    others = sorted(set(os.listdir(out)) - {REJECTED_FILE})
+    others = sorted(set(os.listdir(out)) - {REJECTED_FILE, f"{REJECTED_FILE}.part"})
     if others:
         raise ValueError(f"{out} is not empty and holds no records (found {others[0]}); choose another directory")
     return False
@@ -142,6 +147,9 @@ def _opened(out: str, plan: Plan) -> Iterator[None]:
         if os.path.exists(job_file):
             with open(job_file) as job:
                 _check_same_job(json.load(job), plan.settings(), out)
+        elif os.path.exists(os.path.join(out, indexing.INDEX_FILE)):  # since _is_complete looked
+            shutil.rmtree(progress)
+            raise ValueError(f"{out}: another process has just finished records here; run again to see whether yours")
         else:
             _replace(job_file, json.dumps(plan.settings(), indent=1).encode())
         _remove_half_written(out)
@@ -183,8 +191,8 @@ def _make_shards(
     records = sum(len(note.columns["offset"]) for note in kept.values())
     progress.already(records + len(rejections), len(rejections), len(kept))
     begun = ((task, plan.shard_rows(task.shard)) for task in tasks if task.shard not in kept)
-    allowed = int(max_rejected_fraction * plan.rows) - len(rejections)
-    for rejected in pool.each(make_shard, begun, progress, allowed):
+    still_allowed = _allowed(plan, max_rejected_fraction) - len(rejections)
+    for rejected in pool.each(make_shard, begun, progress, still_allowed):
         rejections |= rejected
     _check_fraction(plan, rejections, max_rejected_fraction, out)
     return [kept.get(task.shard) or ShardNote.read(task.note) for task in tasks]
@@ -194,18 +202,23 @@ def _note_path(out: str, shard: int) -> str:
     return os.path.join(out, PROGRESS_DIRECTORY, f"{shard:05d}.npz")
 
 
-def _check_fraction(plan: Plan, rejections: Mapping[int, Rejection], allowed: float, out: str):
+def _allowed(plan: Plan, fraction: float) -> int:
+    """How many rows that fraction of them is; 0.29 of 100 is 29, though its product is a little less."""
+    return math.floor(fraction * plan.rows + 1e-6)
+
+
+def _check_fraction(plan: Plan, rejections: Mapping[int, Rejection], fraction: float, out: str):
     """Raises ValueError if too many rows are bad, after listing them where the user finds them."""
-    if len(rejections) <= allowed * plan.rows:
+    if len(rejections) <= _allowed(plan, fraction):
         return
     os.makedirs(out, exist_ok=True)
     _write_rejected(out, rejections)
     first = rejections[min(rejections)]
     raise ValueError(
         f"{len(rejections)} of {plan.rows} rows cannot be used ({_reasons(rejections.values())}), more than the "
-        f"fraction of {allowed} that --max_rejected allows; the first is {first.manifest}:{first.line}: "
-        f"{first.detail}. {os.path.join(out, REJECTED_FILE)} lists them. Repair the audio files, or allow more, and "
-        "run again: finished shards are kept"
+        f"fraction of {fraction} that --max_rejected allows; the first is {first.manifest}:{first.line}: "
+        f"{first.detail}. {os.path.join(out, REJECTED_FILE)} lists them. Repair rows and audio files, or allow more, "
+        "and run again: finished shards are kept"
     )
 
 

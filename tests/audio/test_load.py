@@ -106,6 +106,13 @@ def with_length(path, samples):
     return bytes(data)
 
 
+def with_rate(path, rate):
+    """Gives an AU file another rate in its header."""
+    with open(path, "r+b") as file:
+        file.seek(16)
+        file.write(rate.to_bytes(4, "big"))
+
+
 def bad_file(clip, tmp_path, what):
     match what:
         case "no bytes":
@@ -126,6 +133,16 @@ def bad_file(clip, tmp_path, what):
             spoil(clip("clip.flac", samples=noise(64000)))
         case "a FLAC that promises weeks":
             (tmp_path / "clip.flac").write_bytes(with_length(clip("clip.flac"), (1 << 36) - 1))
+        case "a header and garbage":
+            (tmp_path / "clip.wav").write_bytes(b"RIFF1234WAVEnot audio at all" * 3)
+        case "no rate":
+            with_rate(clip("clip.au", format="AU"), 0)
+        case "a rate of 1 Hz":
+            with_rate(clip("clip.au", format="AU"), 1)
+        case "too loud to resample":
+            clip(rate=8000, samples=np.tile([3e38, -3e38], 4000), subtype="FLOAT")
+        case "too loud to average":
+            clip(samples=np.full((100, 2), 3e38), subtype="FLOAT")
         case "NaN":
             clip(samples=np.array([0.0, np.nan, 0.0]), subtype="FLOAT")
         case "infinite":
@@ -145,6 +162,11 @@ def bad_file(clip, tmp_path, what):
         ("half an MP3", "truncated"),
         ("a spoilt FLAC", "undecodable"),
         ("a FLAC that promises weeks", "undecodable"),
+        ("a header and garbage", "undecodable"),
+        ("no rate", "undecodable"),
+        ("a rate of 1 Hz", "undecodable"),
+        ("too loud to resample", "not_finite"),
+        ("too loud to average", "not_finite"),
         ("NaN", "not_finite"),
         ("infinite", "not_finite"),
     ],

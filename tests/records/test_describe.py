@@ -38,6 +38,12 @@ def test_the_table_has_a_line_for_each_dataset(described):
     assert "records by number of clips: 1: 4, 2: 1" in lines
 
 
+def test_a_dataset_called_all_does_not_hide_the_whole(corpus, row, tmp_path):
+    corpus.add(row(0, dataset="all")).add(row(1, dataset="all")).add(row(2, dataset="b")).write(tmp_path / "out")
+    described = describe(str(tmp_path / "out"))
+    assert {name: one["records"] for name, one in described.items()} == {"all": 3, '"all"': 2, "b": 1}
+
+
 def test_damage_is_not_passed_over(corpus, row, tmp_path):
     corpus.add(row(0)).write(tmp_path / "out")
     shard = next((tmp_path / "out").glob("*.tfrecord*"))

@@ -140,3 +140,19 @@ def test_what_is_no_whole_directory_of_records_is_refused(copy, tmp_path):
     (copy / "progress").mkdir()
     with pytest.raises(ValueError, match="unfinished; run the same"):
         RecordSource(copy)
+
+
+@pytest.mark.parametrize("field", ["compression method", "flag that it is encrypted", "version needed"])
+def test_an_index_with_a_turned_bit_is_damaged_wherever_it_is(copy, field):
+    """Each of these, in the first entry of the zip's directory, has an exception of its own in zipfile."""
+    data = bytearray((copy / "index.npz").read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    data[entry + {"compression method": 10, "flag that it is encrypted": 8, "version needed": 6}[field]] ^= 0x41
+    (copy / "index.npz").write_bytes(data)
+    with pytest.raises(ValueError, match=r"index\.npz is damaged"):
+        RecordSource(copy)
+
+
+def test_a_directory_may_have_brackets_in_its_name(records, tmp_path):
+    odd = shutil.copytree(records, tmp_path / "half [1] of *")
+    assert len(RecordSource(odd)) == 12

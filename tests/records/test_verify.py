@@ -125,6 +125,23 @@ def test_counts_that_tfds_would_get_wrong_are_found(copy):
     assert "dataset_info.json: cannot be read" in check(copy).problems[0]
 
 
+@pytest.mark.parametrize("file", ["features.json", "summary.json"])
+def test_files_beside_the_shards_that_are_lost_damaged_or_say_otherwise_are_found(copy, file):
+    content = json.loads((copy / file).read_text())
+    if file == "features.json":
+        del content["featuresDict"]["features"]["prompt"]
+    else:
+        content["records"] += 1
+    for change, message in [
+        (lambda: (copy / file).write_text(json.dumps(content)), ", in the "),
+        (lambda: (copy / file).write_text("[]"), "cannot be read"),
+        (lambda: (copy / file).unlink(), "cannot be read"),
+    ]:
+        change()
+        (problem,) = check(copy).problems
+        assert problem.startswith(f"{file}: ") and message in problem
+
+
 def test_records_in_a_bucket_are_checked_there(records, copy):
     source, memory = RecordSource(copy), fsspec.filesystem("memory")
     memory.put(str(records), "/bucket/good", recursive=True)

@@ -103,6 +103,7 @@ def wait_until(condition, seconds=60):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_killed_run_is_continued_and_gives_the_same_bytes(corpus, row, contents, tmp_path):
+    words = [{"role": "user", "content": "Say it."}]
     for number in range(100):
         corpus.add(row(number), seconds=0.05)
     corpus.write(tmp_path / "expected", shards=10)
@@ -287,6 +288,18 @@ def test_two_processes_do_not_write_one_directory(corpus, row, tmp_path):
     corpus.write(tmp_path / "out")
 
 
+def test_what_another_process_finished_meanwhile_is_not_written_over(corpus, row, contents, tmp_path, monkeypatch):
+    theirs = corpus.add(row(0)).write(tmp_path / "out") and contents(tmp_path / "out")
+    corpus.add(row(1))
+    with monkeypatch.context() as moment:
+        moment.setattr(write, "_is_complete", lambda out, plan: False)  # as it was when this process looked
+        with pytest.raises(ValueError, match="another process has just finished records here"):
+            corpus.write(tmp_path / "out")
+    assert contents(tmp_path / "out") == theirs
+    with pytest.raises(ValueError, match="another job"):
+        corpus.write(tmp_path / "out")
+
+
 def test_a_worker_that_dies_is_an_error_and_the_job_goes_on(corpus, row, tmp_path):
     for number in range(4):
         corpus.add(row(number))
@@ -355,6 +368,34 @@ def test_another_job_is_not_continued(corpus, row, tmp_path, change):
     key = {"rows": "manifests", "shards": "shards", "audio root": "audio_root"}[change]
     with pytest.raises(ValueError, match=rf"holds the work of another job: {key} was .* choose another directory"):
         corpus.write(out, shards=1 if change == "shards" else 2)
+
+
+def test_a_directory_without_its_summary_says_what_to_do(twelve, records, tmp_path):
+    out = shutil.copytree(records, tmp_path / "out")
+    for change in (lambda file: file.write_text("{"), lambda file: file.unlink()):
+        change(out / "summary.json")
+        with pytest.raises(ValueError, match=r"summary\.json: missing or damaged .*; make the records again"):
+            twelve.write(out, shards=3)
+
+
+def test_a_list_of_rejected_rows_that_a_kill_left_half_is_no_obstacle(corpus, row, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "rejected.jsonl.part").write_text("{")
+    assert corpus.add(row(0)).write(tmp_path / "out")["records"] == 1
+
+
+def test_the_fraction_is_of_whole_rows(corpus, row, tmp_path):
+    words = [{"role": "user", "content": "Say it."}]
+    for number in range(100):
+        corpus.add(json.dumps(row(number, response="" if number < 29 else "x", messages=words)))
+    assert 0.29 * 100 < 29
+    assert corpus.write(tmp_path / "out", max_rejected_fraction=0.29)["records"] == 71
+
+
+def test_numbers_that_are_none_are_rejected_in_words(corpus, row, tmp_path):
+    corpus.add(json.dumps(row(0, response="", confidence=float("nan")))).add(row(1))
+    corpus.write(tmp_path / "out", max_rejected_fraction=1)
+    assert [line["row"]["confidence"] for line in rejected(tmp_path / "out")] == ["NaN"]
 
 
 def test_a_finished_directory_of_another_job_is_refused(corpus, row, records, tmp_path):
