@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import importlib.util
@@ -9,11 +10,13 @@ import json
 import os
 import pathlib
 import queue
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
@@ -86,12 +89,17 @@ def compile_step(
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary) / "request.json"
         path.write_text(json.dumps(request))
-        key = _run_worker([str(path), str(folder)], topology, timeout, report)
-    return read_answer(folder / key)
+        answer = folder / _run_worker([str(path), str(folder)], topology, timeout, report)
+        try:
+            return read_answer(answer)
+        except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
+            report(f"{answer} is damaged ({error}); compiling again")
+            shutil.rmtree(answer, ignore_errors=True)
+            return read_answer(folder / _run_worker([str(path), str(folder)], topology, timeout, report))
 
 
 def read_answer(folder: pathlib.Path) -> Compiled:
-    """The answer that the worker kept in a folder."""
+    """The answer that the worker kept in a folder; raises what gzip, zlib or JSON raise where it is damaged."""
     result = json.loads((folder / "result.json").read_text())
     return Compiled(
         fits=result["fits"],
@@ -136,8 +144,10 @@ def _follow(process: subprocess.Popen, name: str, timeout: float, report: Callab
 
     def read() -> None:
         for line in process.stdout:
-            if line.startswith("{"):  # the compiler may write lines of its own
-                lines.put(json.loads(line))
+            with contextlib.suppress(ValueError):  # the compiler may write lines of its own
+                said = json.loads(line)
+                if isinstance(said, dict):
+                    lines.put(said)
         lines.put({})
 
     threading.Thread(target=read, daemon=True).start()

@@ -127,7 +127,10 @@ def find_models(config: ConfigDict) -> ModelFolder | Published:
 def _named(key: str, name: str, known: dict[str, dict], config: ConfigDict) -> dict:
     settings = pathlib.Path(name) / "config.json"
     if name and settings.is_file():
-        return json.loads(settings.read_text())
+        try:
+            return json.loads(settings.read_text())
+        except ValueError as error:
+            raise ValueError(f"{settings}: not JSON ({error}); copy or download the model again") from None
     short = name.rpartition("/")[2]
     for candidate in (short, f"{short}-Instruct", short.removesuffix("-Instruct")):
         if candidate in known:

@@ -22,6 +22,7 @@ from jax.experimental import topologies
 
 from desta_jax import sharding
 from desta_jax.config import check_rows, from_json
+from desta_jax.files import write_whole
 from desta_jax.inputs.rows import Shapes
 from desta_jax.plan.program import bytes_by_part, lower_step, whole_leaves
 from desta_jax.plan.shapes import Published
@@ -119,11 +120,8 @@ def _key(program: str, coordinates: list, request: dict) -> str:
 
 def _write(folder: pathlib.Path, result: dict, text: str) -> None:
     """result.json last, so that a folder that has it is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "hlo.txt.gz").write_bytes(gzip.compress(text.encode(), 5))
-    partial = folder / f"result.{os.getpid()}"
-    partial.write_text(json.dumps(result))
-    partial.replace(folder / "result.json")
+    write_whole(folder / "hlo.txt.gz", gzip.compress(text.encode(), 5))
+    write_whole(folder / "result.json", json.dumps(result))
 
 
 def _say(**line: str) -> None:

@@ -90,6 +90,28 @@ def test_what_fails_in_the_other_process_is_told_and_not_the_last_line_of_its_tr
     assert json.loads(capsys.readouterr().out) == {"error": told}
 
 
+def test_a_remembered_answer_that_is_damaged_is_asked_for_again(stand_in, micro_config, tmp_path):
+    (tmp_path / "key").mkdir()
+    (tmp_path / "key" / "result.json").write_text('{"fits": tr')
+    lines = []
+    kept = f"""import json, gzip, pathlib
+folder = pathlib.Path({str(tmp_path / "key")!r})
+if not folder.exists():
+    folder.mkdir()
+    fields = dict.fromkeys(("parts", "mesh"), {{}}) | dict.fromkeys(("whole_leaves", "coordinates"), [])
+    given = fields | {{"fits": False, "wanted_bytes": 7, "compile_seconds": 1}}
+    (folder / "result.json").write_text(json.dumps(given))
+    (folder / "hlo.txt.gz").write_bytes(gzip.compress(b"module"))
+print("{{not JSON")
+print(json.dumps({{"key": "key"}}))"""
+    stand_in(kept)
+    result = answer(micro_config, "v5e-4", tmp_path, report=lines.append)
+    assert result.hbm_bytes == 7 and result.program == "module"
+    assert any("is damaged" in line and "compiling again" in line for line in lines)
+    (tmp_path / "key" / "hlo.txt.gz").write_bytes((tmp_path / "key" / "hlo.txt.gz").read_bytes()[:-5])
+    assert answer(micro_config, "v5e-4", tmp_path).program == "module"
+
+
 def test_a_compiler_that_hangs_is_stopped(stand_in, micro_config, tmp_path, monkeypatch):
     stand_in('import time; print(\'{"stage": "compiling"}\', flush=True); time.sleep(60)')
     monkeypatch.setattr(compiling, "SAY_EVERY", 0.2)

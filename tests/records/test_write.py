@@ -103,7 +103,6 @@ def wait_until(condition, seconds=60):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_killed_run_is_continued_and_gives_the_same_bytes(corpus, row, contents, tmp_path):
-    words = [{"role": "user", "content": "Say it."}]
     for number in range(100):
         corpus.add(row(number), seconds=0.05)
     corpus.write(tmp_path / "expected", shards=10)
