@@ -100,6 +100,8 @@ def _run(name: str, arguments: list[str]) -> int:
         if show_traceback:
             traceback.print_exc()
         say(f"desta-jax {name}: {error}")
+        if not show_traceback:
+            sys.unraisablehook = lambda _: None  # reads that were under way when one failed say so, each, as they go
         return FAILED
 
 
@@ -151,10 +153,10 @@ def _spread_lists(arguments: Sequence[str], lists: set[str]) -> list[str]:
     """`--manifest a b` as `--manifest=a --manifest=b`, so that a shell's *.jsonl works; raises UsageError."""
     spread, current = [], None
     for argument, following in itertools.pairwise([*arguments, "--"]):
-        if argument.startswith("--"):
-            name, equals, _ = argument[2:].partition("=")
+        if argument.startswith("-"):
+            name, equals, _ = argument.lstrip("-").partition("=")
             current = name if name in lists else None
-            if current and not equals and following.startswith("--"):
+            if current and not equals and following.startswith("-"):
                 raise UsageError(f"--{name} needs a value")
             spread += [argument] if equals or not current else []
         else:

@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 DTYPES = ("bfloat16", "float32")
@@ -193,6 +194,14 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str) -> ConfigDict:
     """The config that `to_json` wrote."""
     return make_config(_flatten(json.loads(text)))
+
+
+def read_run(file: epath.Path) -> ConfigDict:
+    """The config.json of a work directory; raises ValueError, naming it, where it is damaged."""
+    try:
+        return from_json(file.read_text())
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is not the config of a run, or is damaged: {error}") from error
 
 
 def _read_file(file: str) -> Mapping:

@@ -91,6 +91,8 @@ def test_a_wrong_command_line_says_how_to_write_it(verb, capsys, arguments, mess
 def test_lists_and_config_changes_arrive(verb):
     assert cli.main(["try", "--file", "a", "b", "--config.k.l=3", "--file=c", "--name", "me", "--config.m=(1, 2)"]) == 0
     assert verb == [("me", ["a", "b", "c"], ["k.l=3", "m=(1, 2)"])]
+    assert cli.main(["try", "--file", "a", "b", "-name", "me"]) == 0  # absl takes one dash for two
+    assert verb[1:] == [("me", ["a", "b"], [])]
 
 
 @pytest.mark.parametrize(("name", "message"), [("value", "a.b is wrong"), ("missing", "no file x")])

@@ -139,7 +139,7 @@ def _read(file, name: str) -> tuple[np.ndarray, int]:
         if sound.frames >= _UNKNOWN_FRAMES:
             raise _NoLength("its header does not say how long it is; ffmpeg reads such files")
         try:
-            samples = sound.read(dtype="float32")
+            samples = sound.read(-1 if sound.seekable() else sound.frames, dtype="float32")
         except MemoryError:
             raise _NoLength(f"its header promises {sound.frames} samples, more than fit in memory") from None
         promised = max(sound.frames, _frames_in_wav_header(sound))
@@ -153,7 +153,7 @@ def _frames_in_wav_header(sound: soundfile.SoundFile) -> int:
     found = re.search(r"data : (\d+) \(should be \d+\)", sound.extra_info)
     if not found or sound.format not in ("WAV", "WAVEX") or int(found[1]) >= _UNKNOWN_SIZE or not len(sound):
         return 0
-    width = re.search(r"Block Align\s*: (\d+)", sound.extra_info)
+    width = re.search(r"Block Align\s*: ([1-9]\d*)", sound.extra_info)
     return int(found[1]) // int(width[1]) if width else 0
 
 

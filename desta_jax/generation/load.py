@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from desta_jax import sharding, tree
-from desta_jax.config import DTYPES, from_json
+from desta_jax.config import DTYPES, read_run
 from desta_jax.generation.decode import LanguageModel
 from desta_jax.generation.listen import WHISPER_SECONDS, Ear
 from desta_jax.generation.model import Model
@@ -178,7 +178,7 @@ def assemble(
 def _find(folder: epath.Path, adapter: epath.Path | None) -> tuple[ModelFolder, epath.Path | None]:
     """The converted folder, and where the adapter is, if not in it."""
     if (folder / FOLDER).exists() and (folder / "config.json").exists():
-        converted, adapter = _run_config(folder).model.checkpoint, adapter or folder
+        converted, adapter = read_run(folder / "config.json").model.checkpoint, adapter or folder
         try:
             return ModelFolder(converted), adapter
         except ValueError as error:
@@ -208,14 +208,10 @@ def _read_adapter(
         shapes = AudioLM(whisper, decoder, settings.shape).abstract_adapter()
         return jax.device_get(folder.restore("adapter", shapes)), settings
     if (adapter / FOLDER).exists():
-        settings = _Settings.of_run(_run_config(adapter), whisper)
+        settings = _Settings.of_run(read_run(adapter / "config.json"), whisper)
         return read_trained(str(adapter), step)[1], settings
     trained, config = read_adapter(adapter, encoder=whisper, lm=decoder)
     return trained, _Settings.of_reference(config, whisper)
-
-
-def _run_config(workdir: epath.Path) -> ConfigDict:
-    return from_json((workdir / "config.json").read_text())
 
 
 def _json(file: epath.Path) -> Any:

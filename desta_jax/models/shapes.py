@@ -50,27 +50,30 @@ class DecoderShape:
         kind = config.get("model_type")
         if kind not in ("llama", "qwen2", "qwen3"):
             raise ValueError(f"model_type {kind!r}: the language model must be llama, qwen2 or qwen3")
-        if config.get("hidden_act", "silu") != "silu":
+        if config.get("hidden_act", "silu") not in ("silu", "swish"):  # two names of one function
             raise ValueError(f"hidden_act {config['hidden_act']!r}: only silu is computed")
-        if config.get("use_sliding_window"):
+        if _slides(config):
             raise ValueError("use_sliding_window: attention over a sliding window is not computed")
         if config.get("mlp_bias") or (config.get("attention_bias") and kind != "qwen2"):
             raise ValueError(f"{kind} with attention_bias or mlp_bias is not computed")
-        heads = config["num_attention_heads"]
+        heads, width = _count(config, "num_attention_heads"), _count(config, "hidden_size")
+        key_heads = _count(config, "num_key_value_heads", heads)
+        if heads % key_heads:
+            raise ValueError(f"num_key_value_heads {key_heads} does not divide num_attention_heads {heads}")
         return cls(
-            vocabulary=config["vocab_size"],
-            width=config["hidden_size"],
-            layers=config["num_hidden_layers"],
+            vocabulary=_count(config, "vocab_size"),
+            width=width,
+            layers=_count(config, "num_hidden_layers"),
             heads=heads,
-            key_heads=config.get("num_key_value_heads") or heads,
-            head_width=config.get("head_dim") or config["hidden_size"] // heads,
-            mlp_width=config["intermediate_size"],
-            epsilon=config["rms_norm_eps"],
+            key_heads=key_heads,
+            head_width=_count(config, "head_dim", 128 if kind == "qwen3" else width // heads),
+            mlp_width=_count(config, "intermediate_size"),
+            epsilon=float(config.get("rms_norm_eps", 1e-6)),
             rotary=_read_rotary(config),
             tied=bool(config.get("tie_word_embeddings", False)),
             attention_bias=kind == "qwen2",
             query_norm=kind == "qwen3",
-            max_positions=config["max_position_embeddings"],
+            max_positions=_count(config, "max_position_embeddings"),
         )
 
     @property
@@ -104,17 +107,17 @@ class WhisperShape:
         if config.get("activation_function", "gelu") != "gelu" or config.get("scale_embedding"):
             raise ValueError("a Whisper with another activation than gelu, or with scale_embedding, is not computed")
         return cls(
-            mels=config["num_mel_bins"],
-            width=config["d_model"],
-            encoder_layers=config["encoder_layers"],
-            encoder_heads=config["encoder_attention_heads"],
-            encoder_mlp_width=config["encoder_ffn_dim"],
-            max_frames=config["max_source_positions"],
-            decoder_layers=config["decoder_layers"],
-            decoder_heads=config["decoder_attention_heads"],
-            decoder_mlp_width=config["decoder_ffn_dim"],
-            max_tokens=config["max_target_positions"],
-            vocabulary=config["vocab_size"],
+            mels=_count(config, "num_mel_bins"),
+            width=_count(config, "d_model"),
+            encoder_layers=_count(config, "encoder_layers"),
+            encoder_heads=_count(config, "encoder_attention_heads"),
+            encoder_mlp_width=_count(config, "encoder_ffn_dim"),
+            max_frames=_count(config, "max_source_positions"),
+            decoder_layers=_count(config, "decoder_layers"),
+            decoder_heads=_count(config, "decoder_attention_heads"),
+            decoder_mlp_width=_count(config, "decoder_ffn_dim"),
+            max_tokens=_count(config, "max_target_positions"),
+            vocabulary=_count(config, "vocab_size"),
         )
 
 
@@ -150,7 +153,7 @@ class AdapterShape:
     @classmethod
     def of_reference(cls, config: Mapping[str, Any], encoder_layers: int) -> AdapterShape:
         """As the config.json of an export, or of the PyTorch reference, describes it."""
-        rank = config.get("lora_rank") or (REFERENCE_LORA["lora_rank"] if config.get("use_lora") else 0)
+        rank = (config.get("lora_rank") or REFERENCE_LORA["lora_rank"]) if config.get("use_lora") else 0
         return cls(
             num_layers=config["qformer_num_hidden_layers"],
             prompt_size=config["prompt_size"],
@@ -164,13 +167,19 @@ NO_ADAPTER = AdapterShape(num_layers=0, prompt_size=1, tap_layers=())  # where a
 
 
 def tap_layers_for(encoder_layers: int, asked: tuple[int, ...] = ()) -> tuple[int, ...]:
-    """The tapped encoder layers, from 0: those asked for, or the reference's for an encoder of this depth."""
+    """The tapped encoder layers, from 0: those asked for, or the reference's for an encoder of this depth.
+
+    Raises:
+        ValueError: they do not rise from 0 within the encoder, or the reference names none for it.
+    """
     if not asked:
         if encoder_layers not in REFERENCE_TAPS:
             raise ValueError(
                 f"adapter.tap_layers: the reference names none for an encoder of {encoder_layers} layers; set them"
             )
         return REFERENCE_TAPS[encoder_layers]
+    if not all(isinstance(layer, int) and layer >= 0 for layer in asked) or list(asked) != sorted(set(asked)):
+        raise ValueError(f"adapter.tap_layers: {list(asked)} must be whole numbers from 0 that rise")
     if max(asked) >= encoder_layers:
         raise ValueError(
             f"adapter.tap_layers: {max(asked)} is beyond the encoder, whose layers are 0 to {encoder_layers - 1}"
@@ -178,19 +187,40 @@ def tap_layers_for(encoder_layers: int, asked: tuple[int, ...] = ()) -> tuple[in
     return tuple(asked)
 
 
+def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """A whole number above 0; KeyError where it is missing and has no default."""
+    value = config[key] if default is None else config.get(key) or default
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{key} must be a whole number above 0, not {value!r}")
+    return value
+
+
+def _slides(config: Mapping[str, Any]) -> bool:
+    """Whether some layer's attention slides; Qwen's own config.json names a window that no layer uses."""
+    if (types := config.get("layer_types")) is not None:
+        return any(kind != "full_attention" for kind in types)
+    return bool(config.get("use_sliding_window")) and config.get("max_window_layers", 28) < config["num_hidden_layers"]
+
+
 def _read_rotary(config: Mapping[str, Any]) -> Rotary:
-    """Both spellings: `rope_theta` with `rope_scaling`, and the newer `rope_parameters`."""
-    settings = dict(config.get("rope_scaling") or {}) | dict(config.get("rope_parameters") or {})
+    """Both spellings, `rope_theta` with `rope_scaling` and the newer `rope_parameters`; with both, as transformers."""
+    settings = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
+    if any(isinstance(value, Mapping) for value in settings.values()):
+        raise ValueError("rope_parameters: rotary settings by type of layer are not computed")
+    share = settings.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0
+    if share != 1.0:
+        raise ValueError(f"partial_rotary_factor {share}: only rotation of the whole head is computed")
     theta = float(settings.get("rope_theta") or config.get("rope_theta") or 10_000.0)
     kind = settings.get("rope_type") or settings.get("type") or "default"
     if kind == "default":
         return Rotary(theta)
     if kind != "llama3":
         raise ValueError(f"rope type {kind!r}: only the plain one and llama3's are computed")
+    original = "original_max_position_embeddings"
     return Rotary(
         theta,
         factor=float(settings["factor"]),
         low_frequency_factor=float(settings["low_freq_factor"]),
         high_frequency_factor=float(settings["high_freq_factor"]),
-        original_positions=int(settings["original_max_position_embeddings"]),
+        original_positions=int(config.get(original) or settings.get(original) or config["max_position_embeddings"]),
     )

@@ -6,8 +6,10 @@ import pathlib
 
 from etils import epath
 
-from desta_jax.config import from_json
+from desta_jax import tree
+from desta_jax.config import read_run
 from desta_jax.models.shapes import tap_layers_for
+from desta_jax.training.run import make_model
 from desta_jax.weights import hub
 from desta_jax.weights.adapter import write_adapter
 from desta_jax.weights.folder import ModelFolder
@@ -39,13 +41,19 @@ def export(
     file = epath.Path(workdir) / "config.json"
     if not file.exists():
         raise FileNotFoundError(f"{workdir} has no config.json: it is not the work directory of a run")
-    config = from_json(file.read_text())
+    config = read_run(file)
     try:
         folder = ModelFolder(model or config.model.checkpoint)
     except ValueError as error:
         raise ValueError(f"{error}. If it is elsewhere by now, name the place with --model") from error
     llm, encoder = folder.description["llm"], folder.description["encoder"]
     _, adapter = read_trained(workdir, step)
+    config.adapter.standardize_clips = 0  # which the checkpoint, as it is read, has folded in
+    if differences := tree.differences(adapter, make_model(config, folder).abstract_adapter()):
+        raise ValueError(
+            f"{folder.path} is not what {workdir} was trained on; give the converted folder that was with --model:\n  "
+            + "\n  ".join(differences)
+        )
     return write_adapter(
         out,
         adapter,

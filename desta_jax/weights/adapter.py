@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from desta_jax import tree
-from desta_jax.models.shapes import REFERENCE_LORA, DecoderShape, WhisperShape
+from desta_jax.models.shapes import REFERENCE_LORA, DecoderShape, WhisperShape, tap_layers_for
 from desta_jax.weights import hub, names, tensors
 from desta_jax.weights.card import model_card
 from desta_jax.weights.trained import FOLDER
@@ -65,9 +65,10 @@ def read_adapter_config(folder: pathlib.Path) -> dict[str, Any]:
         raise ValueError(f"{file} has model_type {kind!r}: an adapter's is 'desta25'")
     if config.get("connector_mode", "qformer_1") != "qformer_1":
         raise ValueError(f"{file} has connector_mode {config['connector_mode']!r}: only 'qformer_1' is known")
-    for key in ("qformer_num_hidden_layers", "prompt_size"):
-        if not isinstance(config.get(key), int) or config[key] < 1:
-            raise ValueError(f"{file}: {key} must be a whole number above 0, not {config.get(key)!r}")
+    for key in ("qformer_num_hidden_layers", "prompt_size", "audio_seconds"):
+        value = config.get(key, 30 if key == "audio_seconds" else None)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{file}: {key} must be a whole number above 0, not {value!r}")
     return config
 
 
@@ -191,10 +192,15 @@ def _rules(
     projection = shapes.get("perception.connector.proj.1.weight", ())
     if len(projection) != 2:
         raise ValueError(f"{folder / tensors.WEIGHTS} lacks perception.connector.proj.1.weight: it is no adapter")
-    taps = config.get("target_layer_ids")
+    taps = tuple(config.get("target_layer_ids") or ())
+    if encoder:
+        try:
+            taps = tap_layers_for(encoder.encoder_layers, taps)
+        except ValueError as error:
+            raise ValueError(f"{folder / 'config.json'}: target_layer_ids, here called {error}") from error
     prompts = [name for name in shapes if name.startswith("perception.connector.layer_prompts.")]
     rules = names.connector_rules(
-        taps=len(taps) if taps else len(prompts),
+        taps=len(taps) or len(prompts),
         prompt_size=config["prompt_size"],
         width=encoder.width if encoder else projection[1],
         layers=config["qformer_num_hidden_layers"],

@@ -107,6 +107,8 @@ def _open(source: str | os.PathLike, what: str, read_shape: Callable[[Mapping], 
         raise ValueError(f"{what} {source}: config.json lacks {error}") from error
     except ValueError as error:
         raise ValueError(f"{what} {source}: {error}") from error
+    except (TypeError, AttributeError) as error:  # a value of another kind, such as null
+        raise ValueError(f"{what} {source}: config.json has a value of the wrong kind: {error}") from error
     return _Source(str(source), folder, config, shape, tensors.list_tensors(folder))
 
 
@@ -121,8 +123,8 @@ def _check(lm: _Source, whisper: _Source) -> None:
         lines += tensors.unreadable(source.stored, (name for rule in table.rules for name in rule.names))
         lines = lines or _unequal_copies(table, source.stored)
         problems += [f"{what} {source.name}: {line}" for line in lines]
-    problems += settings.problems(lm.folder, lm.name, lm.shape.vocabulary, chat=True)
-    problems += settings.problems(whisper.folder, whisper.name, whisper.shape.vocabulary, chat=False)
+    problems += settings.llm_problems(lm.folder, lm.name, lm.shape.vocabulary)
+    problems += settings.whisper_problems(whisper.folder, whisper.name, whisper.shape.vocabulary, whisper.config)
     if len(problems) > PROBLEMS_SHOWN:
         problems[PROBLEMS_SHOWN:] = [f"and {len(problems) - PROBLEMS_SHOWN} more"]
     if problems:
@@ -161,10 +163,7 @@ def _whisper_leaves(whisper: _Source) -> dict[str, Leaves]:
 
 def _adapter_leaves(adapter: str | os.PathLike, whisper: WhisperShape, lm: DecoderShape) -> tuple[Leaves, dict]:
     arrays, config = read_adapter(adapter, encoder=whisper, lm=lm)
-    try:
-        taps = tap_layers_for(whisper.encoder_layers, tuple(config.get("target_layer_ids") or ()))
-    except ValueError as error:
-        raise ValueError(f"adapter {adapter}: {error}") from error
+    taps = tap_layers_for(whisper.encoder_layers, tuple(config.get("target_layer_ids") or ()))
     leaves = {path: stream.from_array(array) for path, array in tree.flatten(arrays).items()}
     return leaves, config | {"target_layer_ids": list(taps)}
 
@@ -247,5 +246,6 @@ def _description(
 
 def _origin(source: _Source, leaves: Leaves) -> dict[str, Any]:
     revision = hub.revision_of(source.folder)
-    origin = {"source": source.name, "dtype": " ".join(sorted({leaf.dtype.name for leaf in leaves.values()}))}
+    place = source.name if revision else str(source.folder.resolve())
+    origin = {"source": place, "dtype": " ".join(sorted({leaf.dtype.name for leaf in leaves.values()}))}
     return origin | ({"revision": revision} if revision else {})

@@ -77,8 +77,10 @@ class ModelFolder:
         in_flight = max(4 * largest, IN_FLIGHT_BYTES)  # shares are read as whole chunks, and float32 takes twice like's
         handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=in_flight / 10**9)
         with ocp.Checkpointer(handler) as checkpointer:
-            wrong = tree.differences(checkpointer.metadata(folder).item_metadata.tree, like)
-            if wrong:
+            described = checkpointer.metadata(folder).item_metadata
+            if described is None:
+                raise ValueError(f"{folder} is damaged, copy or convert it again: its _METADATA can't be read")
+            if wrong := tree.differences(described.tree, like):
                 raise ValueError(f"{folder} does not fit the model:\n  " + "\n  ".join(wrong))
             restore_args = ocp.checkpoint_utils.construct_restore_args(like)
             try:

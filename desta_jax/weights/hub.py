@@ -29,7 +29,12 @@ SETTINGS_FILES = (
     *TOKENIZER_FILES,
 )
 # Shards are named exactly: some repositories hold a float32 twin ("model.fp32-00001-of-00002.safetensors") beside them.
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "model-?????-of-?????.safetensors")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-?????-of-?????.safetensors",
+    "model-??????-of-??????.safetensors",
+)
 NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 

@@ -104,7 +104,7 @@ def _all_finite(array: np.ndarray) -> bool:
 def unreadable(tensors: Mapping[str, StoredTensor], wanted: Iterable[str]) -> list[str]:
     """A line for each wanted tensor whose dtype holds no plain weights, as those of quantised models."""
     return [
-        f"{name} has dtype {tensors[name].kind}: only {', '.join(DTYPES)} are read (no quantised model)"
+        f"{name} has dtype {tensors[name].kind}: only {', '.join(DTYPES)} are read (no float64, no quantised model)"
         for name in sorted(wanted)
         if name in tensors and tensors[name].kind not in DTYPES
     ]
@@ -134,6 +134,8 @@ def _list_shards(folder: pathlib.Path) -> dict[str, StoredTensor]:
 
 def _no_weights(folder: pathlib.Path) -> str:
     pickles = sorted(path.name for pattern in ("*.bin", "*.pth", "*.pt") for path in folder.glob(pattern))
+    if others := sorted(path.name for path in folder.glob("*.safetensors")):
+        return f"{folder} has {others[0]}, but neither {WEIGHTS} nor {INDEX}, which name what is read: {DOWNLOAD_AGAIN}"
     if not pickles:
         return f"{folder} has neither {WEIGHTS} nor {INDEX}: is it a Hugging Face model folder?"
     return (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
@@ -59,11 +61,10 @@ def _steps(folder: epath.Path) -> list[int]:
 
 
 def _restore(item: epath.Path) -> Tree:
-    handler = ocp.PyTreeCheckpointHandler()
-    shapes = handler.metadata(item).tree["adapter"]
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = {"adapter": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)}
-    arguments = ocp.checkpoint_utils.construct_restore_args(like)
-    restored = handler.restore(item, args=ocp.args.PyTreeRestore(like, arguments, partial_restore=True))
-    handler.close()
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        shapes = handler.metadata(item).tree["adapter"]
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = {"adapter": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)}
+        arguments = ocp.checkpoint_utils.construct_restore_args(like)
+        restored = handler.restore(item, args=ocp.args.PyTreeRestore(like, arguments, partial_restore=True))
     return jax.device_get(restored["adapter"])

@@ -28,7 +28,7 @@ def whole_folder(
         ValueError: OUT exists and may not be replaced, or another process is writing it.
     """
     check_free(out, overwrite=overwrite, is_older=is_older)
-    out = pathlib.Path(out).absolute()
+    out = pathlib.Path(out).resolve()  # a link to a folder on another disk stays one
     partial = out.with_name(out.name + ".partial")
     with _alone(partial):
         try:

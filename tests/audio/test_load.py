@@ -42,6 +42,14 @@ def test_every_format_and_rate_is_what_librosa_loads(clip, extension, rate, chan
     np.testing.assert_array_equal(loaded, expected)
 
 
+def test_sound_that_cannot_be_sought_in_is_whole(clip):
+    """GSM 6.10, as telephones have it, in frames of 320 samples; librosa does not read it."""
+    tone = 0.5 * np.sin(np.arange(14 * 320) / 5)
+    loaded = load.load_audio(clip(rate=16000, samples=tone, subtype="GSM610"))
+    assert len(loaded) == len(tone)
+    assert np.corrcoef(loaded, tone)[0, 1] > 0.95
+
+
 def test_channels_are_averaged_before_resampling(clip):
     path = clip(rate=44100, channels=6)
     samples, _ = soundfile.read(path, dtype="float32")

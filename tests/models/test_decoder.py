@@ -42,7 +42,7 @@ def test_both_spellings_of_the_rotary_settings_are_read():
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"attention_bias": True}, "attention_bias"),
-        ({"use_sliding_window": True}, "sliding"),
+        ({"use_sliding_window": True, "max_window_layers": 1}, "sliding"),
     ],
 )
 def test_what_is_not_computed_is_an_error(change, named):

@@ -57,6 +57,22 @@ def test_the_models_are_named_as_they_were_converted_then_as_the_config_says(run
     assert (config["llm_model_id"], config["encoder_model_id"]) == expected
 
 
+def test_a_folder_of_another_model_is_refused(run, tmp_path, capsys):
+    change(tmp_path / "model" / "llm" / "config.json")
+    settings = json.loads((tmp_path / "model" / "llm" / "config.json").read_text())
+    (tmp_path / "model" / "llm" / "config.json").write_text(json.dumps(settings | {"hidden_size": 96}))
+    with pytest.raises(ValueError, match=r"model is not what .*run was trained on.*--model:\n  connector.proj"):
+        export(str(run), str(tmp_path / "out"), model=str(tmp_path / "model"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ['{"seed": ', "[]", '{"sead": 1}'])
+def test_a_damaged_config_is_named(run, tmp_path, content):
+    (run / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"run/config\.json is not the config of a run, or is damaged"):
+        export(str(run), str(tmp_path / "out"))
+
+
 def test_the_converted_folder_may_be_elsewhere_by_now(run, tmp_path, capsys):
     change(run / "config.json", model={"checkpoint": "/gcs/bucket/converted"})
     command = ["export", "--workdir", str(run), "--out", str(tmp_path / "out")]

@@ -334,6 +334,23 @@ def test_taps_beyond_the_encoder_are_refused(decoders, whisper, reference, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("taps", [[1, 0, 2, 3], [0, 0, 1, 2], [-4, -3, -2, -1], ["0", "1", "2", "3"]])
+def test_taps_that_do_not_rise_from_0_are_refused(decoders, whisper, reference, tmp_path, taps):
+    saved = save_reference(tmp_path / "saved", reference, target_layer_ids=taps)
+    with pytest.raises(ValueError, match="config.json: target_layer_ids.* must be whole numbers from 0 that rise"):
+        convert(decoders["llama"][0], whisper[0], tmp_path / "out", adapter=saved)
+
+
+def test_without_taps_the_prompts_are_held_against_the_references(whisper, saved):
+    edit_config = json.loads((saved / "config.json").read_text()) | {"target_layer_ids": None}
+    (saved / "config.json").write_text(json.dumps(edit_config))
+    edit(saved, lambda weights: weights.pop("perception.connector.layer_prompts.3"))
+    encoder = WhisperShape.from_hf(whisper[1].config.to_dict())
+    assert encoder.encoder_layers == 4
+    with pytest.raises(ValueError, match="layer_prompts.3"):
+        read_adapter(saved, encoder=encoder)
+
+
 # Bad input
 
 
@@ -391,6 +408,7 @@ def test_lora_that_lacks_a_layer_is_named(tmp_path):
         ({"connector_mode": "orca_hybrid"}, "connector_mode 'orca_hybrid'"),
         ({"prompt_size": "many"}, "prompt_size must be a whole number above 0, not 'many'"),
         ({"qformer_num_hidden_layers": 0}, "qformer_num_hidden_layers must be a whole number"),
+        ({"audio_seconds": None}, "audio_seconds must be a whole number above 0, not None"),
     ],
 )
 def test_a_config_of_something_else_is_refused(tmp_path, reference, change, expected):

@@ -364,6 +364,46 @@ def test_a_tokenizer_without_a_chat_template_is_refused(llm, whisper, tmp_path):
     assert_refused(llm, whisper[0], tmp_path / "out", "no chat template", "instruction-tuned", "chat_template.jinja")
 
 
+@pytest.mark.parametrize(
+    "file, content, expected",
+    [
+        ("chat_template.jinja", "{% unknown %}", "its chat template can't be used: Encountered unknown tag"),
+        ("chat_template.jinja", "{{ raise_exception('no user') }}", "its chat template can't be used: no user"),
+        ("generation_config.json", "{", "generation_config.json is not JSON"),
+        ("generation_config.json", "[]", "generation_config.json is no JSON object"),
+    ],
+)
+def test_settings_that_a_run_could_not_use_are_refused(llm, whisper, tmp_path, file, content, expected):
+    (llm / file).write_text(content)
+    assert_refused(llm, whisper[0], tmp_path / "out", f"{llm}: ", expected)
+
+
+def test_a_tokenizer_without_an_end_of_text_is_refused(llm, whisper, tmp_path):
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (llm / file).exists():
+            edit_json(llm / file, lambda c: {key: value for key, value in c.items() if key != "eos_token"})
+    assert_refused(llm, whisper[0], tmp_path / "out", "its tokenizer has no eos_token")
+
+
+def test_a_whisper_that_does_not_say_how_it_starts_is_refused(llm, whisper, tmp_path):
+    encoder = shutil.copytree(whisper[0], tmp_path / "whisper")
+    for file in ("config.json", "generation_config.json"):
+        if (encoder / file).exists():
+            edit_json(encoder / file, lambda c: c | {"decoder_start_token_id": None, "eos_token_id": None})
+    expected = [f"has {key}: copy" for key in ("decoder_start_token_id", "eos_token_id")]
+    assert_refused(llm, encoder, tmp_path / "out", *expected)
+
+
+def test_a_config_with_a_value_of_another_kind_is_refused(llm, whisper, tmp_path):
+    edit_json(llm / "config.json", lambda c: c | {"rope_parameters": [1]})
+    assert_refused(llm, whisper[0], tmp_path / "out", f"language model {llm}: config.json has a value of the wrong")
+
+
+def test_weights_under_another_name_are_named(llm, whisper, tmp_path):
+    (llm / "model.safetensors").rename(llm / "model.fp16.safetensors")
+    assert_refused(llm, whisper[0], tmp_path / "out", "has model.fp16.safetensors, but neither model.safetensors")
+
+
 def test_a_tokenizer_larger_than_the_embeddings_is_refused(llm, whisper, tmp_path, save_tokenizer):
     save_tokenizer(llm, size=97)
     assert_refused(llm, whisper[0], tmp_path / "out", "goes up to id 96, its embeddings to 95 only")

@@ -181,6 +181,13 @@ def test_a_lost_file_is_found(copied):
     assert_damaged(copied)
 
 
+def test_a_list_of_leaves_that_is_cut_short_is_found(copied):
+    file = copied / "params/lm/_METADATA"
+    file.write_text(file.read_text()[:100])
+    with pytest.raises(ValueError, match="params/lm is damaged.*_METADATA"):
+        ModelFolder(copied).restore("lm", tree.unflatten(shapes()))
+
+
 def test_folders_that_are_not_converted_ones_are_refused(decoders, copied, tmp_path):
     with pytest.raises(ValueError, match="no converted folder"):
         ModelFolder(tmp_path / "nowhere")

@@ -30,6 +30,16 @@ def test_two_at_once_are_told_apart(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["newer"]
 
 
+def test_a_link_to_a_folder_elsewhere_stays_one(tmp_path):
+    (tmp_path / "disk" / "models").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "models")
+    for _ in range(2):
+        with write(tmp_path / "out", overwrite=True) as partial:
+            (partial / "mark").touch()
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "disk" / "models" / "mark").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "out"]
+
+
 def test_what_lies_where_an_older_folder_is_put_aside_is_kept(tmp_path):
     (tmp_path / "out.replaced" / "thesis").mkdir(parents=True)
     with write(tmp_path / "out") as partial:
