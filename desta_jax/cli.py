@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 import os
 import sys
 import textwrap
@@ -125,6 +126,9 @@ def _parse(name: str, arguments: Sequence[str]) -> flags.FlagValues:
         raise UsageError(f"there is no flag --{error.flagname}{_suggest(error.flagname, values, '--')}") from error
     except flags.Error as error:
         raise UsageError(str(error).rstrip(".")) from error
+    for flag in values:
+        if isinstance(values[flag].value, float) and not math.isfinite(values[flag].value):  # absl's bounds let NaN by
+            raise UsageError(f"--{flag}: must be a number, not {values[flag].value}")
     if extra:
         raise UsageError(f"unexpected argument {extra[0]!r}")
     if missing := [f"--{flag}" for flag in VERBS[name].required if not values[flag].value]:

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import math
 import pathlib
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -214,11 +215,15 @@ def _read_file(file: str) -> Mapping:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        config = module.get_config() if callable(getattr(module, "get_config", None)) else None
     except SyntaxError as error:
         raise ValueError(f"--config: {file}:{error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
-    if not hasattr(module, "get_config"):
-        raise ValueError(f"{file} has no get_config(); it should return a dict or ConfigDict of what differs")
-    return module.get_config()
+    except Exception as error:  # whatever the file's own code raises
+        own = [f for f in traceback.extract_tb(error.__traceback__) if pathlib.Path(f.filename) == path.absolute()]
+        raise ValueError(f"--config: {file}:{own[-1].lineno}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, (Mapping, ConfigDict)):
+        raise ValueError(f"--config: {file} has no get_config() that returns a dict or ConfigDict of what differs")
+    return config
 
 
 def _flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:

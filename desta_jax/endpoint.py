@@ -9,6 +9,7 @@ import json
 import os
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -51,6 +52,11 @@ class Endpoint:
     wait: float = 1.0
     """Seconds before the second try, doubled for each that follows; the endpoint's own Retry-After goes first."""
     timeout: float = 300.0
+
+    def __post_init__(self):
+        parts = urllib.parse.urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{self.url!r} is no address of an endpoint: write it as http://HOST:PORT/v1")
 
     def complete(self, requests: Sequence[Messages], **settings: Any) -> list[Completion]:
         """An answer to each list of messages, in order; one that is refused for its own sake says why.

@@ -88,6 +88,13 @@ def test_a_wrong_command_line_says_how_to_write_it(verb, capsys, arguments, mess
     assert not verb
 
 
+def test_numbers_that_are_none_are_refused(capsys):
+    for name, given in {"construct": ["--metadata=m", "--source=s"], "generate": ["--model=m"]}.items():
+        for value in ("nan", "inf"):
+            assert cli.main([name, *given, f"--temperature={value}"]) == 2
+            assert f"--temperature: must be a number, not {value}" in capsys.readouterr().err
+
+
 def test_lists_and_config_changes_arrive(verb):
     assert cli.main(["try", "--file", "a", "b", "--config.k.l=3", "--file=c", "--name", "me", "--config.m=(1, 2)"]) == 0
     assert verb == [("me", ["a", "b", "c"], ["k.l=3", "m=(1, 2)"])]

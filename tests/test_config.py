@@ -172,9 +172,16 @@ def test_a_config_takes_no_new_key():
         ("run.txt", "", "is no Python file"),
         ("run.py", "def get_config(:\n", r"run.py:1: invalid syntax.*: def get_config\(:"),
         ("run.py", "CONFIG = {}", "has no get_config"),
+        ("run.py", "get_config = 5", "has no get_config"),
+        ("run.py", "def get_config():\n    pass\n", r"has no get_config\(\) that returns a dict"),
+        ("run.py", "import nowhere_to_be_found\n", "run.py:1: ModuleNotFoundError: No module named 'nowhere"),
+        ("run.py", "def get_config():\n    return {'seed': lost}\n", "run.py:2: NameError: name 'lost' is not"),
     ],
 )
-def test_a_file_that_is_no_config_is_named(name, text, message, tmp_path):
+def test_a_file_that_is_no_config_is_named(name, text, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_config(name)
     with pytest.raises(ValueError, match=message):
         load_config(str(tmp_path / name))

@@ -119,6 +119,12 @@ def test_requests_under_way_are_bounded(serve, reply_with):
     assert server.most_at_once == 3
 
 
+@pytest.mark.parametrize("url", ["nonsense", "ftp://host/v1", "http:///v1", "localhost:8000/v1"])
+def test_what_is_no_address_is_refused_at_once(url):
+    with pytest.raises(ValueError, match="is no address of an endpoint: write it as http://HOST:PORT/v1"):
+        Endpoint(url, "m")
+
+
 def test_no_server_is_an_outage():
     (answer,) = Endpoint("http://127.0.0.1:9", "m", wait=0, tries=2).ask(ask("a"))
     assert "no reply that can be read" in answer.error and "2 tries" in answer.error and answer.outage

@@ -22,6 +22,9 @@ class Writing:
     top_p: float = 1.0
     max_new_tokens: int = 256
 
+    def __post_init__(self):
+        Sampling(self.temperature, self.top_p)  # which raises ValueError for what cannot be
+
 
 PAPER = Writing()
 

@@ -163,14 +163,16 @@ def load_pool(folders: Sequence[str] = ()) -> Pool:
     """The pool that comes with the project, and the .txt files of further folders.
 
     Raises:
-        FileNotFoundError: no such folder.
+        FileNotFoundError: no such folder, or none of these files in it.
         ValueError: a file says what is not understood; names the file and line.
     """
     sections: list[Section] = []
     for folder in (data_folder("instructions"), *map(pathlib.Path, folders)):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder of instructions")
-        for path in sorted(folder.glob("*.txt")):
+        if not (files := sorted(folder.glob("*.txt"))):
+            raise FileNotFoundError(f"{folder}: no .txt file of instructions in it")
+        for path in files:
             sections += parse_pool(path.read_text(encoding="utf-8"), path.name)
     return Pool(sections)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -63,6 +64,8 @@ def describe(
     form = with_measures(load_source(source), measure)
     if measure and audio_root is None:
         raise ValueError("measuring needs the audio: give --audio_root")
+    if audio_root is not None and not epath.Path(audio_root).is_dir():
+        raise FileNotFoundError(f"--audio_root: no such folder {audio_root}")
     drafts, problems = read_drafts(metadata, form, seed)
     if audio_root is not None:
         drafts, found = measure_drafts(drafts, form, audio_root)
@@ -143,11 +146,10 @@ def construct(
     clips = corpus.clips[:limit]
     if describe_only:
         _print_descriptions(clips, corpus.problems, show, say)
-        return None
     if not clips:
-        problems = corpus.problems
-        first = f"; the first of {len(problems)}: {problems[0].place}: {problems[0].detail}" if problems else ""
-        raise ValueError(f"the metadata has no usable row{first}")
+        raise ValueError(f"{metadata} has no row that can be used{_most_common(corpus.problems)}")
+    if describe_only:
+        return None
     requests = list(plan_requests(clips, pool, seed, rows_per_clip, several_clips, transcripts))
     if not requests:
         raise ValueError(f"no instruction of the pool fits any of the {len(clips)} clips")
@@ -260,6 +262,8 @@ def _check(out: str | None, model: str | None, endpoint: str | None, endpoint_mo
     check_installed()
     if not out:
         raise ValueError("--out is missing: the folder to write")
+    if endpoint_model and not endpoint:
+        raise ValueError("--endpoint_model is a model at an endpoint: give its address as --endpoint")
     if endpoint and not endpoint_model:
         raise ValueError("--endpoint needs --endpoint_model, the name of the model there")
     if not endpoint and not model:
@@ -275,6 +279,16 @@ def _take_durations(drafts: Sequence[Draft], source: Source) -> None:
             for draft in drafts:
                 if draft.duration is not None:
                     draft.numbers[attribute.name] = draft.duration
+
+
+def _most_common(problems: Sequence[Problem]) -> str:
+    """What is wrong with most rows, with the first of these."""
+    if not problems:
+        return ""
+    counts = collections.Counter(problem.reason for problem in problems).most_common()
+    first = next(problem for problem in problems if problem.reason == counts[0][0])
+    told = ", ".join(f"{reason} {count}" for reason, count in counts)
+    return f" ({told}); for example {first.place}: {first.detail}"
 
 
 def _print_descriptions(

@@ -23,6 +23,7 @@ from desta_jax.files import write_whole
 
 SHARD = 512  # requests: what is lost at most when a run is killed, and what a generator gets at a time
 _WINDOW = 64  # shards whose requests are put in order among themselves
+_BEFORE_ROWS = ("audio", "plan.json", "problems.jsonl")  # what a run has put in OUT before its first row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,17 +56,30 @@ def check_plan(out: epath.Path, plan: Mapping[str, Any]) -> None:
     """Writes the plan of a new run, or makes sure that the folder's run is this one.
 
     Raises:
-        ValueError: the folder holds another run; names what differs.
+        ValueError: the folder holds another run, naming what differs; or something else.
     """
     path = out / "plan.json"
     if not path.exists():
+        _check_free(out)
         out.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
         return
     there = json.loads(path.read_text())
     if differ := [key for key in {**there, **plan} if there.get(key) != plan.get(key)]:
         was = ", ".join(f"{key} was {there.get(key)!r} and is now {plan.get(key)!r}" for key in differ)
-        raise ValueError(f"{out} holds a run of another plan: {was}. Give the same again, or another --out")
+        begun = any(out.glob("rows-*.jsonl"))
+        anew = "" if begun else f"; or remove {path}, since no row is written yet"
+        raise ValueError(f"{out} holds a run of another plan: {was}. Give the same again, or another --out{anew}")
+
+
+def _check_free(out: epath.Path) -> None:
+    """A dataset's card would replace whatever README.md is there, so a folder of something else is refused."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} exists and is a file: give another --out")
+    others = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    others = [name for name in others if name not in _BEFORE_ROWS and not name.endswith(".partial")]
+    if others:
+        raise ValueError(f"{out} is not empty and holds no run of construct (found {others[0]}); give another --out")
 
 
 def write_rows(

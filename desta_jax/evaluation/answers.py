@@ -96,10 +96,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         raise FileNotFoundError(f"no file {path}")
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
-        return _json(text, str(path))
-    return [
-        _json(line, f"{path}, line {number}") for number, line in enumerate(text.split("\n"), start=1) if line.strip()
-    ]
+        rows = _json(text, str(path))
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError(f"{path}: expected a JSON list of objects")
+        return rows
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    rows = [_json(line, f"{path}, line {number}") for number, line in lines]
+    for (number, _), row in zip(lines, rows, strict=True):
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number}: expected a JSON object")
+    return rows
 
 
 def match(

@@ -35,7 +35,8 @@ class Benchmark:
         read: (data, split) to questions; raises FileNotFoundError or ValueError.
         read_predictions: a file or folder in the benchmark's official layout to rows of `id` and `text`.
         read_verdicts: (file or folder, questions) to recorded verdicts, {question id: (response, verdicts)}; None
-            where no judge is asked.
+            where they have no layout.
+        judged: whether a judge is asked at all.
         score: (questions, answers by id, judge or None, problems, options) to Scores.
         splits: the first is the default.
         columns: the published table's columns, each with the path of our figure for it.
@@ -55,6 +56,7 @@ class Benchmark:
     published: Mapping[str, tuple[float | None, ...]]
     sources: str
     read_verdicts: Callable[[Path, Sequence[Question]], dict[str, tuple[str, list[str]]]] | None = None
+    judged: bool = True
     answer_in: Callable[[str], str] = str
     packages: tuple[str, ...] = ()
 

@@ -83,6 +83,8 @@ class EndpointJudge:
                 _tell(self.say, pace, waiting[key].samples)
 
         self.endpoint.map(judge, list(waiting))
+        if 1 < len(waiting) == self._outages:  # fewer inquiries than `_heed` waits for
+            raise ValueError(self._unanswered(self._troubles[-1]))
         found = [self._known.get(key, []) for key in keys]
         if self._troubles:
             missing = f"{found.count([])} of {len(inquiries)} answers got no verdict"
@@ -121,7 +123,10 @@ class EndpointJudge:
             self._troubles += [given.error] if given.error else []
             self._outages = self._outages + 1 if given.outage else 0
             if self._outages >= max(2, self.endpoint.at_once):
-                raise ValueError(f"{self.endpoint.url} does not answer; run this again later to go on. {given.error}")
+                raise ValueError(self._unanswered(given.error))
+
+    def _unanswered(self, trouble: str) -> str:
+        return f"{self.endpoint.url} does not answer; run this again later to go on. {trouble}"
 
     def _keep(self, key: str, texts: list[str]) -> None:
         with self._lock:

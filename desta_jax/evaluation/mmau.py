@@ -23,7 +23,9 @@ def read(data: Path, split: str) -> list[Question]:
     """Questions of mmau-SPLIT.json, or of the JSON list that `data` names; clips lie beside the list."""
     file = data
     if data.is_dir():
-        check_split(split, sorted(path.stem.removeprefix("mmau-") for path in data.glob("mmau-*.json")), data)
+        if not (found := sorted(path.stem.removeprefix("mmau-") for path in data.glob("mmau-*.json"))):
+            raise FileNotFoundError(f"{data} has no mmau-{split}.json, as MMAU is distributed")
+        check_split(split, found, data)
         file = data / f"mmau-{split}.json"
     rows = read_lines(file)
     check_split(split, sorted({row["split"] for row in rows}), file)
@@ -108,6 +110,7 @@ BENCHMARK = Benchmark(
     read=read,
     read_predictions=read_predictions,
     score=score,
+    judged=False,
     answer_in=without_lead,
     columns={
         "sound": ("task", "sound"),

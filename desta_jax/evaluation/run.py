@@ -202,15 +202,16 @@ def _evaluate_one(
     split = settings.split or benchmark.splits[0]
     problems = Problems()
     questions = _without_repeats(_read(benchmark, _existing(data, predictions), split), problems)
+    options = {"reference": _reference(settings.reference), "official_random": settings.official_random}
+    judge = _judge(benchmark, judge, questions, settings.say)
     if predictions is None:
         rows = _own(benchmark, _predict(benchmark, questions, out / "predictions.jsonl", settings))
     else:
         rows = _read_predictions(benchmark, _existing(predictions), split)
+        _check_some_belong(rows, questions, predictions, benchmark)
     first = {question.id for question in questions[: settings.limit]}
     texts = {name: text for name, text in answers.match(questions, rows, problems).items() if name in first}
-    judge = _recorded(benchmark, judge, questions)
     settings.say(f"{benchmark.name}: scoring {len(texts)} answers" + (f", judged by {judge.name}" if judge else ""))
-    options = {"reference": _reference(settings.reference), "official_random": settings.official_random}
     scores = benchmark.score(questions, texts, judge, problems, options)
     silent = settings.user is not None and not Prompt("", settings.user).hears
     report = {
@@ -298,8 +299,28 @@ def _own(benchmark: Benchmark, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
     ]
 
 
-def _recorded(benchmark: Benchmark, judge: Judge | str | Path | None, questions: Sequence[Question]) -> Judge | None:
+def _check_some_belong(
+    rows: Sequence[Mapping[str, Any]], questions: Sequence[Question], given: str | Path, benchmark: Benchmark
+) -> None:
+    """Scores of nothing are a mistake in what was given, and would take the place of good ones."""
+    if not rows:
+        raise ValueError(f"{given} holds no predictions for {benchmark.name}")
+    known = {question.id for question in questions}
+    if not any(str(row["id"]) in known for row in rows):
+        raise ValueError(
+            f"{given}: none of its {len(rows)} predictions is for a question of {benchmark.name}; the first is for "
+            f"{rows[0]['id']!r}, the data's first question is {next(iter(known), None)!r}"
+        )
+
+
+def _judge(
+    benchmark: Benchmark, judge: Judge | str | Path | None, questions: Sequence[Question], say: Callable[[str], None]
+) -> Judge | None:
+    """The judge, recorded verdicts read; None, said so, for a benchmark that asks none."""
     if not isinstance(judge, (str, Path)):
+        if judge and not benchmark.judged:
+            say(f"{benchmark.name} is scored by rules alone: {judge.name} is not asked")
+            return None
         return judge
     if benchmark.read_verdicts is None:
         raise ValueError(f"{benchmark.name} has no layout for recorded verdicts; choose another judge or none")
@@ -307,15 +328,19 @@ def _recorded(benchmark: Benchmark, judge: Judge | str | Path | None, questions:
 
 
 def _reference(reference: float | str | Path | None) -> float | None:
-    """The text model's IFrate: the number itself, a README's name, or a run's scores.json."""
-    if reference is None or isinstance(reference, (int, float)):
-        return reference
+    """The text model's IFrate, in percent: the number itself, a README's name, or a run's scores.json."""
+    if reference is None:
+        return None
     if str(reference) in speech_ifeval.REFERENCES:
         return speech_ifeval.REFERENCES[str(reference)]
     try:
-        return float(reference)
-    except (TypeError, ValueError):
-        pass
+        rate = float(str(reference))
+    except ValueError:
+        rate = None
+    if rate is not None:
+        if not 0 < rate <= 100:
+            raise ValueError(f"reference: an IFrate is above 0 and at most 100 percent, not {reference}")
+        return rate
     if not Path(reference).is_file():
         known = ", ".join(speech_ifeval.REFERENCES)
         raise ValueError(f"reference {reference}: neither a number, nor a scores.json, nor one of {known}")

@@ -94,6 +94,8 @@ class Model:
                 all, as consecutive clips.
             batch_size: requests answered together.
         """
+        if isinstance(messages, str):
+            raise ValueError('messages: must be a list such as [{"role": "user", "content": "Hello"}], not a text')
         several = bool(messages) and not isinstance(messages[0], Mapping)
         conversations = list(messages) if several else [messages]
         limits = [max_new_tokens] * len(conversations) if isinstance(max_new_tokens, int) else list(max_new_tokens)

@@ -17,6 +17,8 @@ from desta_jax.generation.model import Answer, Model, Request
 from desta_jax.generation.sampling import DEFAULT, Sampling
 from desta_jax.inputs.prompt import is_text
 
+_FOR_ALL = tuple(field.name for field in dataclasses.fields(Sampling))  # a row has no such setting of its own
+
 
 def answer_file(
     model: Model,
@@ -30,7 +32,7 @@ def answer_file(
     batch_size: int = 16,
     about: Mapping[str, Any] | None = None,
     report: Callable[[str], None] = lambda line: None,
-) -> tuple[int, int]:
+) -> tuple[int, list[str]]:
     """Answers to a JSONL file, a row each: `id asked text token_ids transcripts`, or `id error` for what can't be
     answered; `asked` is a digest of the row's request.
 
@@ -45,16 +47,15 @@ def answer_file(
         report: told how far the work is, after each batch.
 
     Returns:
-        How many rows were asked now, and how many of those have an error.
+        How many rows were asked now, and what is wrong with those of them that have an error.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; two rows with one id; `out` holds something else than answers, or
-            answers that were begun with other settings, or to other requests of the same ids, or that another process
-            is writing.
+        FileNotFoundError, ValueError: no such file, or no row in it; two rows with one id; `out` holds something else
+            than answers, or answers that were begun with other settings, or to other requests of the same ids, or that
+            another process is writing.
     """
     requests, out = pathlib.Path(requests), pathlib.Path(out)
-    rows = list(read_rows(requests))
-    _check_unique([row["id"] for row in rows], requests)
+    rows = read_requests(requests)
     if out.exists() and out.samefile(requests):
         raise ValueError(f"{out} is the file of requests: name another --out")
     options = {"transcripts": transcripts, "long_audio": long_audio}
@@ -64,7 +65,7 @@ def answer_file(
         waiting = [(number, row) for number, row in enumerate(rows) if row["id"] not in done]
         if before := len(rows) - len(waiting):
             report(f"{before:,} of {len(rows):,} rows have their answers already")
-        pace, failed = Pace(len(waiting)), 0
+        pace, failed = Pace(len(waiting)), []
         for start in range(0, len(waiting), batch_size):
             part = waiting[start : start + batch_size]
             made = [_request(number, row, max_new_tokens, sampling, requests.parent) for number, row in part]
@@ -76,8 +77,8 @@ def answer_file(
                 known_by = {"asked": asked[row["id"]]} if answer.error is None else {}
                 file.write(_line({"id": row["id"]} | known_by | to_row(answer)))
             file.flush()
-            failed += sum(answer.error is not None for answer in given)
-            line, errors = pace.add(len(part)), f", {failed:,} failed" if failed else ""
+            failed += [answer.error for answer in given if answer.error is not None]
+            line, errors = pace.add(len(part)), f", {len(failed):,} failed" if failed else ""
             finished = before + pace.done
             report(f"{finished:,} of {len(rows):,} rows ({finished / len(rows):.1%}){errors}, {line}")
     return len(waiting), failed
@@ -96,14 +97,21 @@ def to_row(answer: Answer) -> dict[str, Any]:
     }
 
 
-def read_rows(file: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file, each with an id; one that can't be used has an `error` in place of messages."""
+def read_requests(file: str | os.PathLike) -> list[dict[str, Any]]:
+    """The rows of a JSONL file, each with an id; one that can't be used has an `error` in place of messages.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, no row in it, or two with one id.
+    """
+    file = pathlib.Path(file)
     if not file.is_file():
         raise FileNotFoundError(f"--requests: no file {file}")
     with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield _row(line, number, f"{file}, line {number}")
+        rows = [_row(line, number, f"{file}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise ValueError(f"--requests: {file} has no rows")
+    _check_unique([row["id"] for row in rows], file)
+    return rows
 
 
 def _row(line: bytes, number: int, where: str) -> dict[str, Any]:
@@ -119,6 +127,8 @@ def _row(line: bytes, number: int, where: str) -> dict[str, Any]:
         return {"id": nameless, "error": f'{where}: "id" must be a text or a whole number, got {row["id"]!r}'}
     if "messages" not in row:
         return {"id": row["id"], "error": f'{where}: the row has no "messages"'}
+    if own := [key for key in _FOR_ALL if key in row]:
+        return {"id": row["id"], "error": f"{where}: {own[0]} is for all rows alike; give it as --{own[0]}"}
     return row
 
 
@@ -222,14 +232,16 @@ def _answered(out: pathlib.Path, *, begun: bool) -> dict[Any, str | None]:
     if last and not begun:
         lines.append(last)
     kept, done = [], {}
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
             name, is_answer = row["id"], set(row) != {"id", "error"}
             if is_answer and "token_ids" not in row:
                 raise ValueError("a row of another file")
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{out} has a line that is no answer; name another file, or remove it") from None
+            raise ValueError(
+                f"{out}, line {number}: is no answer; name another --out, or take that line out of the file"
+            ) from None
         if is_answer:
             kept.append(line + b"\n")
             done[name] = row.get("asked")

@@ -17,6 +17,8 @@ from desta_jax.records import rows, schema, tfrecord
 from desta_jax.records.read import RecordSource
 from desta_jax.records.workers import Progress, Workers
 
+_SHOWN = 20  # problems of a shard: one that was cut has two a record
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -47,7 +49,7 @@ def verify(
 ) -> Report:
     """Reads every record, local or remote: checksums, fields, every clip decoded and measured, all against the index.
 
-    Goes on past damage, so that the report lists all of it.
+    Goes on past damage, so that the report lists it; of a shard with many problems the first.
 
     Raises:
         FileNotFoundError: no such directory.
@@ -88,6 +90,8 @@ def _verify_shard(shard: _Shard, count: Callable[[bool], bool]) -> tuple[int, Re
                 break
     if (surplus := filesystem.size(path) - end) > 0:
         problems.append(f"{name}: {surplus} bytes after the last record of the index")
+    if len(problems) > _SHOWN:
+        problems[_SHOWN:] = [f"{name}: and {len(problems) - _SHOWN} more"]
     return shard.number, Report(records, clips, samples, problems)
 
 

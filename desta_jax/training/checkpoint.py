@@ -196,7 +196,11 @@ def changed_keys(workdir: str, config: dict) -> dict[str, tuple]:
     path = epath.Path(workdir) / CONFIG
     if not path.exists():
         return {}
-    before, now = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(config)))
+    try:
+        before = flatten(json.loads(path.read_text()))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); put back the config of this run") from error
+    now = flatten(json.loads(json.dumps(config)))
     younger = flatten(json.loads(to_json(default_config())))
     before |= {key: younger[key] for key in now.keys() & younger.keys() - before.keys()}
     return {key: (before.get(key), now.get(key)) for key in {*before, *now} if before.get(key) != now.get(key)}

@@ -93,8 +93,9 @@ class Watch:
         if skipped >= self._run.config.train.max_skipped_steps:
             raise ValueError(
                 f"loss or gradient was not finite in {skipped} steps in a row, up to step {step}: lower "
-                "optimizer.peak_learning_rate, or look at these samples (log.samples); a checkpoint from before the "
-                "first of these steps is the one to go on from"
+                "optimizer.peak_learning_rate in another --workdir, or look at these samples (log.samples). To keep "
+                "what was learned before, `desta-jax export --step` a checkpoint from before the first of these "
+                "steps, and `desta-jax convert --adapter` it"
             )
 
     def _log(self, step: int, values: dict) -> None:

@@ -103,7 +103,10 @@ def run(values: flags.FlagValues) -> None:
 
 def _check(values: flags.FlagValues) -> None:
     if bool(values.model) == bool(values.predictions):
-        raise UsageError("one of --model (who answers) and --predictions (answers that are there) must be given")
+        how_many = "only one" if values.model else "one"
+        raise UsageError(f"give {how_many} of --model (who answers) and --predictions (answers that are there)")
+    if os.path.isfile(values.out):
+        raise UsageError(f"--out: {values.out} is a file; give a folder")
     if values.predictions and (values.adapter or values.step is not None):
         raise UsageError("--adapter and --step belong to --model")
     if not values.data and not values.predictions:
@@ -151,6 +154,8 @@ def _judge(values: flags.FlagValues, model: _Lazy | None):
     if os.path.isfile(os.path.join(name, "desta_jax.json")):
         reader = _Lazy(functools.partial(_Reader, name, values.dtype or ""))
         return make_judge(name, values.out, model=reader, say=say)
+    if os.path.isfile(os.path.join(name, "config.json")):
+        raise ValueError(f"--judge: {name} is a Hugging Face folder; run `desta-jax convert` first, and give its --out")
     if not os.path.exists(name) and values.judge_url == OPENAI and os.sep in name:
         raise FileNotFoundError(f"--judge: there is no {name}")
     where = {"url": values.judge_url, "key_variable": values.judge_key, "at_once": values.judge_at_once}

@@ -51,24 +51,30 @@ def define(values: flags.FlagValues) -> None:
     text("mesh", None, "DATA,FSDP,TENSOR: spread over all devices; without it, the first is used", values)
 
 
-def run(values: flags.FlagValues) -> None:
+def run(values: flags.FlagValues) -> int | None:
     _check(values)
-    for file in [*values.audio, *filter(None, [values.requests])]:
-        if not os.path.exists(file):  # loading the model takes longer than to see this
+    for file in [*values.audio, *filter(None, [values.requests])]:  # loading the model takes longer than to see this
+        if not os.path.exists(file):
             raise FileNotFoundError(f"{file}: no such file")
+        if os.path.isdir(file):
+            raise ValueError(f"{file}: is a folder; give a file")
+    if values.out and os.path.isdir(values.out):
+        raise ValueError(f"--out: {values.out} is a folder; give a file")
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
         if values.requests:
-            _answer_file(values)
-        elif values.chat:
+            return _answer_file(values)
+        if values.chat:
             _chat(values)
         else:
             _answer(values)
 
 
 def _check(values: flags.FlagValues) -> None:
-    if sum([values.prompt is not None, values.chat, values.requests is not None]) != 1:
-        raise UsageError("one of --prompt (a question), --chat and --requests (a file) must be given")
+    given = sum([values.prompt is not None, values.chat, values.requests is not None])
+    if given != 1:
+        how_many = "only one" if given else "one"
+        raise UsageError(f"give {how_many} of --prompt (a question), --chat and --requests (a file)")
     if (values.requests is None) != (values.out is None):
         raise UsageError("--requests and --out belong together: the questions' file and the answers'")
     if values.prompt is None and (values.audio or values.text or values.json):
@@ -161,13 +167,15 @@ def _chat(values: flags.FlagValues) -> None:
     converse(chat)
 
 
-def _answer_file(values: flags.FlagValues) -> None:
+def _answer_file(values: flags.FlagValues) -> int:
+    """Exit status 1 where rows were asked and none could be answered."""
     from desta_jax.generation import chosen_step, export_digest
-    from desta_jax.generation.requests import answer_file
+    from desta_jax.generation.requests import answer_file, read_requests
 
+    read_requests(values.requests)  # what is wrong with them is known before the model is loaded
     values.step = chosen_step(values.model, values.adapter, values.step)
     sampling, model = _sampling(values), load_model(values)
-    asked, failed = answer_file(
+    asked, errors = answer_file(
         model,
         values.requests,
         values.out,
@@ -180,8 +188,9 @@ def _answer_file(values: flags.FlagValues) -> None:
         | {"dtype": model.tongue.audio_lm.dtype.name, "adapter_digest": export_digest(values.adapter)},
         report=say,
     )
-    errors = f'; {failed:,} could not be answered, see their "error"' if failed else ""
-    say(f"{values.out}: {asked - failed:,} answers written{errors}")
+    told = f'; {len(errors):,} could not be answered, see their "error"; the first: {errors[0]}' if errors else ""
+    say(f"{values.out}: {asked - len(errors):,} answers written{told}")
+    return 1 if asked and len(errors) == asked else 0
 
 
 VERB = Verb(

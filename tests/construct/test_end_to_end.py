@@ -137,6 +137,21 @@ def test_describe_only_prints_and_writes_nothing(spoken, tmp_path):
     assert list(tmp_path.iterdir()) == [metadata]
 
 
+def test_metadata_of_nothing_is_an_error_with_describe_only_too(tmp_path):
+    for content in ("", "audio,text\n"):
+        (tmp_path / "m.csv").write_text(content)
+        with pytest.raises(ValueError, match=r"m\.csv"):
+            construct(str(tmp_path / "m.csv"), "speech", None, None, describe_only=True, say=str)
+
+
+def test_a_folder_of_something_else_is_left_as_it_is(spoken, teacher, tmp_path):
+    (tmp_path / "README.md").write_text("my own notes")
+    with pytest.raises(ValueError, match=r"not empty and holds no run of construct \(found README.md\)"):
+        build(spoken, tmp_path, teacher)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "my own notes"
+
+
 def test_audio_inside_the_metadata_is_written_to_files(serve, reply_with, tmp_path):
     soundfile.write(tmp_path / "x.wav", np.zeros(16000), 16000)
     data = (tmp_path / "x.wav").read_bytes()
@@ -176,6 +191,9 @@ ELSEWHERE = {"model": None, "endpoint": "http://x/v1", "endpoint_model": "m"}  #
         ({"model": None}, "--model is missing"),
         ({"model": "nowhere"}, "nowhere is no converted folder"),
         ({"endpoint": "http://x/v1"}, "--endpoint needs --endpoint_model"),
+        ({"endpoint_model": "m"}, "--endpoint_model is a model at an endpoint"),
+        ({**ELSEWHERE, "audio_root": "nowhere"}, "--audio_root: no such folder nowhere"),
+        ({**ELSEWHERE, "instructions": ("/",)}, "no .txt file of instructions"),
         ({**ELSEWHERE, "measure": ("pitch",)}, "--audio_root"),
         ({**ELSEWHERE, "metadata": "lost.csv"}, "lost.csv: no such metadata"),
     ],
@@ -189,5 +207,5 @@ def test_what_cannot_be_done_is_refused(spoken, tmp_path, arguments, message):
 
 def test_metadata_without_a_usable_row_is_refused_with_the_first_problem(tmp_path):
     (tmp_path / "m.csv").write_text("audio,text\n,Hi.\n")
-    with pytest.raises(ValueError, match=r"no usable row; .*m.csv:2: .*'audio' is empty"):
+    with pytest.raises(ValueError, match=r"no row that can be used .*no_audio_path 1.*m.csv:2: .*'audio' is empty"):
         construct(str(tmp_path / "m.csv"), "sound", out=str(tmp_path / "o"), say=str, **ELSEWHERE)

@@ -122,6 +122,14 @@ def test_a_folder_of_another_plan_is_refused(tmp_path):
     check_plan(epath.Path(tmp_path), {"seed": 0, "model": "a"})
     with pytest.raises(ValueError, match="another plan: model was 'a' and is now 'b'"):
         check_plan(epath.Path(tmp_path), {"seed": 0, "model": "b"})
+    with pytest.raises(ValueError, match=r"or remove .*plan\.json, since no row is written yet"):
+        check_plan(epath.Path(tmp_path), {"seed": 1, "model": "a"})
+
+
+@pytest.mark.parametrize("options", [{"temperature": float("nan")}, {"temperature": -1}, {"top_p": 0}])
+def test_what_cannot_be_drawn_is_refused_before_there_is_a_plan(options):
+    with pytest.raises(ValueError, match="temperature|top_p"):
+        Writing(**options)
 
 
 def test_progress_says_how_much_is_left(shards, tmp_path):

@@ -74,7 +74,8 @@ def test_all_five_from_clips_to_a_table(command, data, tmp_path, capsys):
         assert (report["questions"], report["answered"], report["complete"]) == (count, count, True)
         rows = [json.loads(line) for line in (tmp_path / name / "predictions.jsonl").read_text().splitlines()]
         assert len(rows) == count and all(len(row["token_ids"]) <= 4 for row in rows)
-        assert report["judge"] == "micro, which answered" and report["model"] == "micro"
+        assert report["judge"] == (None if name == "mmau" else "micro, which answered")  # which rules score
+        assert report["model"] == "micro"
         assert json.loads((tmp_path / name / "scores.json").read_text()) == report
     judged = whole["benchmarks"]["sakura"]
     assert judged["scores"]["single"]["average"] == {"value": 0.0, "count": 2}  # noise is no verdict, and never right
@@ -147,6 +148,14 @@ def test_part_of_a_benchmark_says_so(command, data, tmp_path, capsys):
     assert "q1.wav" in by_name["q1"] and "missing audio" in by_name["q2"]
 
 
+def test_a_judge_that_is_not_converted_yet_is_refused(command, data, tmp_path, capsys):
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "config.json").write_text("{}")
+    run = ["--benchmark=mmau", "--data", data / "mmau", "--out", tmp_path / "out", "--judge", tmp_path / "llama"]
+    assert command(*run) == 1
+    assert "llama is a Hugging Face folder; run `desta-jax convert` first" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments, status, message",
     [
@@ -154,7 +163,7 @@ def test_part_of_a_benchmark_says_so(command, data, tmp_path, capsys):
         (["--judge=verdicts/of/mine"], 1, "there is no verdicts/of/mine"),
         (["--user={sound}?"], 1, "it may name {question}, {options}, {audio}"),
         (["--benchmark=mmlu"], 2, "mmlu"),
-        (["--predictions=p.jsonl"], 2, "one of --model"),
+        (["--predictions=p.jsonl"], 2, "give only one of --model"),
         (["--data=lost"], 1, "there is no lost"),
         (["--data=gs://bucket/mmau"], 2, "local disk"),
     ],

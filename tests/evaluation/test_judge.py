@@ -86,6 +86,12 @@ def test_an_endpoint_that_answers_nobody_any_more_ends_the_judging_and_what_it_s
     assert len((tmp_path / "cache.jsonl").read_text().splitlines()) == 2
 
 
+def test_an_endpoint_that_answers_none_of_a_few_is_no_judge(endpoint, tmp_path):
+    there = endpoint(503)
+    with pytest.raises(ValueError, match="does not answer; run this again later to go on. HTTP 503"):
+        make(there, tmp_path, at_once=8).verdicts([inquiry(number) for number in range(3)])
+
+
 def test_outages_with_replies_between_them_end_nothing(serve, reply_with, tmp_path):
     there = serve(lambda body, times: (500, {}, {}) if int(body["messages"][0]["content"][6:]) % 2 else reply_with("a"))
     with pytest.warns(UserWarning, match="4 of 8 answers got no verdict"):

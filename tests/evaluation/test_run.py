@@ -291,6 +291,44 @@ def test_what_is_wrong_is_said(data, tmp_path, model):
         evaluate("mmau", data, tmp_path, predictions=tmp_path / "p.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.jsonl", "", "p.jsonl holds no predictions for mmau"),
+        ("p.json", "[]", "p.json holds no predictions for mmau"),
+        (
+            "p.jsonl",
+            '{"id": "x7", "text": "Ann"}\n',
+            "none of its 1 predictions is for a question .*'x7', the data's first question is 'q",
+        ),
+        ("p.jsonl", '{"id": "q0", "text": "Ann"}\n["q1"]\n', "p.jsonl, line 2: expected a JSON object"),
+        ("p.json", '{"q0": "Ann"}', "p.json: expected a JSON list of objects"),
+    ],
+)
+def test_predictions_of_nothing_are_refused_and_scores_that_are_there_stay(data, tmp_path, name, content, message):
+    (tmp_path / "scores.json").write_text("good")
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        evaluate("mmau", data, tmp_path, predictions=tmp_path / name)
+    assert (tmp_path / "scores.json").read_text() == "good"
+
+
+def test_what_scoring_cannot_use_is_said_before_anything_is_asked(data, tmp_path, model):
+    asked = model(lambda _: "Ann")
+    for wrong, message in [({"reference": "GPT-2"}, "neither a number"), ({"judge": tmp_path}, "no layout")]:
+        with pytest.raises(ValueError, match=message):
+            evaluate("mmau", data, tmp_path / "out", model=asked, **wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_judge_that_is_not_asked_is_in_no_score(data, tmp_path, model, judge):
+    said = []
+    asked = judge(lambda _: ["yes"])
+    report = evaluate("mmau", data, tmp_path / "out", model=model(lambda _: "Ann"), judge=asked, say=said.append)
+    assert report["judge"] is None and not asked.asked
+    assert any("scored by rules alone" in line for line in said)
+
+
 def test_a_judge_by_its_name(tmp_path, model):
     assert make_judge(str(tmp_path), tmp_path) == tmp_path
     assert isinstance(make_judge("ours", tmp_path, model=model(lambda _: "")), ModelJudge)

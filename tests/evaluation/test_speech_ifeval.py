@@ -139,6 +139,9 @@ def test_reference_by_name_and_by_run(data, by):
             "speech_ifeval", data, data / "again", predictions=data / "answers", judge=by, reference=reference
         )
         assert report["scores"]["forgetting rate"]["value"] == pytest.approx(100 * (66.6667 - rate) / rate, abs=1e-3)
+    for wrong in ("nan", -5, 0, 101.0, "inf"):
+        with pytest.raises(ValueError, match="reference: an IFrate is above 0 and at most 100 percent"):
+            evaluate("speech_ifeval", data, data / "again", predictions=data / "answers", reference=wrong)
     with pytest.raises(ValueError, match="reference GPT-2: neither a number"):
         evaluate("speech_ifeval", data, data / "again", predictions=data / "answers", reference="GPT-2")
 

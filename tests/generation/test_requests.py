@@ -58,7 +58,8 @@ def test_only_the_row_that_is_wrong_fails(load, ask, clips, bad_audio):
     rows += ["{", '"text"', {"id": "no messages"}, {"id": [1], "messages": ask("a?")}]
     rows += [{"id": "limit", "messages": ask("a?"), "max_new_tokens": 1.5}, {"id": 7, "messages": ask("b?", clips[1])}]
     requests, out = write(bad_audio / "in.jsonl", rows), bad_audio / "out.jsonl"
-    assert answer_file(load(), requests, out, **OPTIONS) == (len(rows), len(rows) - 2)
+    asked, errors = answer_file(load(), requests, out, **OPTIONS)
+    assert (asked, len(errors)) == (len(rows), len(rows) - 2) and all(errors)
 
     answers = read(out)
     assert [name for name, row in answers.items() if "text" in row] == ["good", 7]
@@ -95,10 +96,10 @@ def test_a_run_that_was_stopped_goes_on(load, ask, tmp_path, monkeypatch):
     assert list(read(out)) == ["r0", "r1"]
     out.write_text(out.read_text() + '{"id": "r2", "te')  # what a kill leaves of a line
     told = []
-    assert answer_file(model, requests, out, **drawn, report=told.append) == (3, 0)
+    assert answer_file(model, requests, out, **drawn, report=told.append) == (3, [])
     assert out.read_text() == (tmp_path / "whole.jsonl").read_text()
     assert told[0] == "2 of 5 rows have their answers already" and told[-1].startswith("5 of 5 rows (100.0%), ")
-    assert answer_file(model, requests, out, **drawn) == (0, 0)
+    assert answer_file(model, requests, out, **drawn) == (0, [])
 
 
 def test_answers_to_other_requests_of_the_same_ids_are_not_taken_for_these(load, ask, tmp_path):
@@ -113,7 +114,7 @@ def test_answers_to_other_requests_of_the_same_ids_are_not_taken_for_these(load,
             answer_file(load(), requests, out, **OPTIONS)
     assert out.read_bytes() == written
     write(requests, [*rows, {"messages": ask("new?")}])
-    assert answer_file(load(), requests, out, **OPTIONS) == (1, 0)
+    assert answer_file(load(), requests, out, **OPTIONS) == (1, [])
 
 
 def test_answers_with_other_settings_are_not_mixed(load, ask, tmp_path):
@@ -127,7 +128,7 @@ def test_answers_with_other_settings_are_not_mixed(load, ask, tmp_path):
     ):
         answer_file(load(), requests, out, **OPTIONS | {"sampling": Sampling(1)}, about={"model": "n"})
     assert out.read_bytes() == written
-    assert answer_file(load(), requests, out, **OPTIONS | {"batch_size": 7}, about={"model": "m"}) == (1, 0)
+    assert answer_file(load(), requests, out, **OPTIONS | {"batch_size": 7}, about={"model": "m"}) == (1, [])
 
 
 def test_two_processes_do_not_write_one_file(load, ask, tmp_path):
@@ -136,24 +137,25 @@ def test_two_processes_do_not_write_one_file(load, ask, tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match="another process is writing .*out.jsonl: wait"):
             answer_file(load(), requests, tmp_path / "out.jsonl", **OPTIONS)
-    assert answer_file(load(), requests, tmp_path / "out.jsonl", **OPTIONS) == (1, 0)
+    assert answer_file(load(), requests, tmp_path / "out.jsonl", **OPTIONS) == (1, [])
 
 
 def test_a_row_that_failed_is_tried_again(load, ask, clips, tmp_path):
     requests = write(tmp_path / "in.jsonl", [{"id": "a", "messages": ask("a?", "later.wav")}])
     out = tmp_path / "answers" / "out.jsonl"
-    assert answer_file(load(), requests, out, **OPTIONS) == (1, 1)
+    assert answer_file(load(), requests, out, **OPTIONS) == (1, ["later.wav: no such file"])
     (tmp_path / "later.wav").symlink_to(clips[0])  # beside the file of requests
-    assert answer_file(load(), requests, out, **OPTIONS) == (1, 0)
+    assert answer_file(load(), requests, out, **OPTIONS) == (1, [])
     assert "text" in read(out)["a"] and len(out.read_text().splitlines()) == 1
 
 
 def test_names_that_are_no_text_come_back_as_they_are(load, ask, clips, tmp_path):
     rows = [{"id": "caf\udce9.wav", "messages": ask("a?", clips[0])}, {"id": "ö", "messages": ask("a?", "\ud83d.wav")}]
     requests, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
-    assert answer_file(load(), requests, out, **OPTIONS) == (2, 1)
+    asked, errors = answer_file(load(), requests, out, **OPTIONS)
+    assert (asked, len(errors)) == (2, 1)
     assert "token_ids" in read(out)["caf\udce9.wav"] and read(out)["ö"]["error"] == "\ud83d.wav: no such file"
-    assert answer_file(load(), requests, out, **OPTIONS) == (1, 1), "only the one that failed is asked again"
+    assert answer_file(load(), requests, out, **OPTIONS) == (1, errors), "only the one that failed is asked again"
 
 
 def test_what_can_not_be_told_apart_is_refused(load, ask, tmp_path):
@@ -162,6 +164,14 @@ def test_what_can_not_be_told_apart_is_refused(load, ask, tmp_path):
         answer_file(load(), requests, tmp_path / "out.jsonl")
     with pytest.raises(FileNotFoundError, match="no file"):
         answer_file(load(), tmp_path / "nothing.jsonl", tmp_path / "out.jsonl")
+    with pytest.raises(ValueError, match="empty.jsonl has no rows"):
+        answer_file(load(), write(tmp_path / "empty.jsonl", []), tmp_path / "out.jsonl")
+
+
+def test_how_tokens_are_chosen_is_no_matter_of_a_row(load, ask, tmp_path):
+    requests = write(tmp_path / "in.jsonl", [{"id": "a", "messages": ask("a?"), "temperature": 5}])
+    asked, (error,) = answer_file(load(), requests, tmp_path / "out.jsonl")
+    assert asked == 1 and "line 1: temperature is for all rows alike; give it as --temperature" in error
 
 
 def test_a_file_that_holds_no_answers_is_left_as_it_is(load, ask, tmp_path):
@@ -170,7 +180,7 @@ def test_a_file_that_holds_no_answers_is_left_as_it_is(load, ask, tmp_path):
     logged = '{"id": "a", "error": "", "level": 3}\n'
     for text in ("my notes\n", "my notes", rows, logged):
         out.write_text(text)
-        with pytest.raises(ValueError, match="a line that is no answer; name another file"):
+        with pytest.raises(ValueError, match=r"out\.jsonl, line 1: is no answer; name another --out"):
             answer_file(load(), requests, out)
         assert out.read_text() == text
     (tmp_path / "same.jsonl").symlink_to(requests)

@@ -60,11 +60,19 @@ def test_a_file_of_requests(generate, ask, clips, tmp_path):
     assert "1 of 2 rows (50.0%), " in messages and 'could not be answered, see their "error"' in messages
 
 
+def test_a_file_of_which_nothing_can_be_answered_is_no_success(generate, ask, tmp_path):
+    (tmp_path / "in.jsonl").write_text(json.dumps({"id": "b", "messages": ask("a?", "nothing.wav")}))
+    status, out, messages = generate("--requests", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "o"), *GREEDY)
+    assert (status, out) == (1, "")
+    assert '0 answers written; 1 could not be answered, see their "error"; the first: ' in messages
+    assert "nothing.wav" in messages.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "one of --prompt"),
-        (["--prompt", "a", "--chat"], "one of --prompt"),
+        ([], "give one of --prompt"),
+        (["--prompt", "a", "--chat"], "give only one of --prompt"),
         (["--requests", "in.jsonl"], "--requests and --out belong together"),
         (["--chat", "--audio", "a.wav"], "in a chat, /audio FILE adds a clip"),
         (["--prompt", "a", "--audio", "a.wav", "--text", "b", "c"], "2 transcripts for 1 clips"),
@@ -84,5 +92,6 @@ def test_what_fails_is_one_line_and_status_1(generate, clips):
     assert generate("--prompt", "a", "--audio", "nothing.wav") == (
         1, "", "desta-jax generate: nothing.wav: no such file\n",
     )  # fmt: skip
+    assert generate("--prompt", "a", "--audio", "/")[::2] == (1, "desta-jax generate: /: is a folder; give a file\n")
     status, out, messages = generate("--prompt", "<|AUDIO|><|AUDIO|>", "--audio", clips[0], *GREEDY)
     assert (status, out) == (1, "") and messages.splitlines()[-1].startswith("desta-jax generate: messages[1]: ")
