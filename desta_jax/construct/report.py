@@ -23,7 +23,7 @@ _GREEN, _RED, _BLUE = "#55a868", "#c44e52", "#4c72b0"
 def check_installed() -> None:
     """Raises ValueError where rows could be written, but not their report."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError('the report needs matplotlib: pip install "desta_jax[construct]"')
+        raise ValueError('the report needs matplotlib: pip install -e ".[construct]"')
 
 
 def is_finished(out: epath.Path, shards: Sequence[Shard]) -> bool:

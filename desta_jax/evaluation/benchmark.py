@@ -65,7 +65,7 @@ def check_installed(benchmarks: Iterable[Benchmark]) -> None:
     """Raises ValueError where a benchmark could be answered, but not scored."""
     for benchmark in benchmarks:
         if missing := [name for name in benchmark.packages if importlib.util.find_spec(name) is None]:
-            raise ValueError(f'{benchmark.title} needs {", ".join(missing)}: pip install "desta_jax[evaluate]"')
+            raise ValueError(f'{benchmark.title} needs {", ".join(missing)}: pip install -e ".[evaluate]"')
 
 
 def ask_judge(judge: Judge, inquiries: Sequence[Inquiry], problems: Problems) -> dict[str, list[str]]:

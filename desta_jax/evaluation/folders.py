@@ -117,5 +117,5 @@ def _pyarrow():
         import pyarrow
         import pyarrow.ipc
     except ImportError as error:
-        raise ValueError('Arrow and Parquet folders need pyarrow: pip install "desta_jax[evaluate]"') from error
+        raise ValueError('Arrow and Parquet folders need pyarrow: pip install -e ".[evaluate]"') from error
     return pyarrow

@@ -192,7 +192,12 @@ def _begun(out: pathlib.Path, settings: Mapping[str, Any], asked: Mapping[Any, s
         lock(file, f"another process is writing {out}: wait for it, or name another --out")
         file.seek(0)
         before = file.read()
-        done = _answered(out, begun=bool(before))
+        try:
+            done = _answered(out, begun=bool(before))
+        except ValueError:
+            if not before:
+                beside.unlink()  # of a folder of somebody else's nothing is kept
+            raise
         if done:
             _check_settings(out, before, settings)
         others = [name for name, digest in done.items() if digest and asked.get(name, digest) != digest]

@@ -74,7 +74,7 @@ def compile_step(
             for another reason than memory.
     """
     if importlib.util.find_spec("libtpu") is None:
-        raise ValueError('the TPU compiler is not installed: pip install "desta_jax[tpu]" (no TPU is needed)')
+        raise ValueError('the TPU compiler is not installed: pip install -e ".[tpu]" (no TPU is needed)')
     folder = pathlib.Path(cache) if cache else _default_cache()
     folder.mkdir(parents=True, exist_ok=True)
     request = {

@@ -35,8 +35,10 @@ def alone(workdir: str) -> Iterator[None]:
     """The work directory for this run alone, on a local disk: its files are cut and written anew at the start.
 
     Raises:
-        ValueError: another process trains there.
+        ValueError: another process trains there, or it is a file.
     """
+    if pathlib.Path(workdir).is_file():
+        raise ValueError(f"{workdir} is a file: give a folder as --workdir")
     if is_remote(workdir) or jax.process_index():
         yield
         return

@@ -52,7 +52,7 @@ VERB = Verb(
         "desta-jax plan --config configs/paper.py --topology v6e-16 --sweep --batch 96 192 --remat all matmuls",
     ),
     notes="The TPU compiler compiles the real training step ahead of time, which takes minutes for a large model and "
-    "is remembered. It comes with pip install 'desta_jax[tpu]'. No weights are needed: the shapes are those of "
+    "is remembered. It comes with pip install -e '.[tpu]'. No weights are needed: the shapes are those of "
     "model.checkpoint if that folder is on this disk, else those of model.llm and model.encoder, which are names of "
     "known models or folders with a config.json. Topologies are named as Google names them: v5e-16 and v6e-16 have 16 "
     "chips, but v4 and v5p names count TensorCores, two a chip: v5p-8 has 4 chips. v5p:4x4x8 gives the chips by their "

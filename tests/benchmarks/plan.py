@@ -7,7 +7,7 @@
 `cpu` reads the compiled step as the plan reads a TPU's, with the arithmetic and memory rates that this machine shows
 in one product and one copy; a CPU's compiler gives no cycles, so every operation is priced by its flops and bytes.
 Its seconds are the process's own CPU time, which other work on the machine disturbs least.
-The first and last need the TPU compiler (pip install "desta_jax[tpu]"), not a TPU. The table takes a compilation of
+The first and last need the TPU compiler (pip install -e ".[tpu]"), not a TPU. The table takes a compilation of
 some minutes for each row, which --cache keeps.
 """
 

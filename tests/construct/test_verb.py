@@ -58,7 +58,7 @@ def test_what_the_report_needs_is_missed_before_anything_is_written(metadata, mo
     given = ["--metadata", metadata / "turns.csv", "--source", "dialogue", "--audio_root", metadata / "audio"]
     writer = ["--endpoint", "http://localhost:1", "--endpoint_model", "other", "--out", metadata / "out"]
     assert cli.main(["construct", *map(str, [*given, *writer])]) == 1
-    assert 'the report needs matplotlib: pip install "desta_jax[construct]"' in capsys.readouterr().err
+    assert 'the report needs matplotlib: pip install -e ".[construct]"' in capsys.readouterr().err
     assert not (metadata / "out").exists()
     assert cli.main(["construct", *map(str, given), "--describe_only"]) == 0
 

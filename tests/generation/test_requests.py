@@ -183,6 +183,7 @@ def test_a_file_that_holds_no_answers_is_left_as_it_is(load, ask, tmp_path):
         with pytest.raises(ValueError, match=r"out\.jsonl, line 1: is no answer; name another --out"):
             answer_file(load(), requests, out)
         assert out.read_text() == text
+        assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl"}
     (tmp_path / "same.jsonl").symlink_to(requests)
     before = requests.read_text()
     with pytest.raises(ValueError, match="same.jsonl is the file of requests: name another --out"):

@@ -40,7 +40,7 @@ def test_how_much_memory_was_wanted_is_read_from_the_refusal(error, gigabytes):
 def test_without_a_compiler_the_error_says_how_to_get_it(monkeypatch, micro_config, tmp_path):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "libtpu" else find(name))
-    with pytest.raises(ValueError, match=r'pip install "desta_jax\[tpu\]"'):
+    with pytest.raises(ValueError, match=r'pip install -e "\.\[tpu\]"'):
         answer(micro_config, "v5e-4", tmp_path)
 
 
