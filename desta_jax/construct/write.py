@@ -23,7 +23,7 @@ from desta_jax.files import write_whole
 
 SHARD = 512  # requests: what is lost at most when a run is killed, and what a generator gets at a time
 _WINDOW = 64  # shards whose requests are put in order among themselves
-_BEFORE_ROWS = ("audio", "plan.json", "problems.jsonl")  # what a run has put in OUT before its first row
+_WRITTEN = ("README.md", "outcomes", "plots", "report.json")  # beside the rows, and later than the plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +73,14 @@ def check_plan(out: epath.Path, plan: Mapping[str, Any]) -> None:
 
 
 def _check_free(out: epath.Path) -> None:
-    """A dataset's card would replace whatever README.md is there, so a folder of something else is refused."""
+    """Raises ValueError where the folder has something that the run would replace, such as a README.md."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} exists and is a file: give another --out")
-    others = sorted(path.name for path in out.iterdir()) if out.exists() else []
-    others = [name for name in others if name not in _BEFORE_ROWS and not name.endswith(".partial")]
-    if others:
-        raise ValueError(f"{out} is not empty and holds no run of construct (found {others[0]}); give another --out")
+    there = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    if lost := [name for name in there if name in _WRITTEN or name.startswith("rows-")]:
+        raise ValueError(
+            f"{out} holds no run of construct, which would replace the {lost[0]} there; give another --out"
+        )
 
 
 def write_rows(

@@ -146,7 +146,7 @@ def test_metadata_of_nothing_is_an_error_with_describe_only_too(tmp_path):
 
 def test_a_folder_of_something_else_is_left_as_it_is(spoken, teacher, tmp_path):
     (tmp_path / "README.md").write_text("my own notes")
-    with pytest.raises(ValueError, match=r"not empty and holds no run of construct \(found README.md\)"):
+    with pytest.raises(ValueError, match="holds no run of construct, which would replace the README.md there"):
         build(spoken, tmp_path, teacher)
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     assert (tmp_path / "README.md").read_text() == "my own notes"
