@@ -127,7 +127,7 @@ def test_benchmarks_that_are_not_there_are_named_before_the_run(config_of, tmp_p
 def test_what_a_benchmark_needs_is_missed_before_the_run(config_of, tmp_path, without):
     without("nltk")
     config = config_of(**{"evaluate.benchmarks": (f"voicebench={tmp_path}",)})
-    with pytest.raises(ValueError, match=r'VoiceBench needs nltk: pip install "desta_jax\[evaluate\]"'):
+    with pytest.raises(ValueError, match=r'VoiceBench needs nltk: pip install -e "\.\[evaluate\]"'):
         Examiner(config, str(tmp_path / "run"))
 
 

@@ -252,7 +252,7 @@ def test_what_scoring_needs_is_missed_before_anything_is_asked(
     (tmp_path / benchmark).mkdir()
     asked = model(lambda _: "Ann")
     chosen, where = ("all", tmp_path) if all_at_once else (benchmark, tmp_path / benchmark)
-    with pytest.raises(ValueError, match=rf'needs {package}: pip install "desta_jax\[evaluate\]"'):
+    with pytest.raises(ValueError, match=rf'needs {package}: pip install -e "\.\[evaluate\]"'):
         evaluate(chosen, where, tmp_path / "out", model=asked)
     assert not asked.asked and not (tmp_path / "out").exists()
     evaluate("mmau", data, tmp_path / "out", model=asked)

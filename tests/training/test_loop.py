@@ -323,8 +323,8 @@ def test_training_starts_from_the_converted_folders_adapter(config_of, micro, wh
     with pytest.raises(ValueError, match=r"adapter\.num_layers.*\n.*connector\.layers"):
         train(config_of(**{"model.checkpoint": str(folder), "adapter.num_layers": 2}), str(tmp_path / "other"))
     settings = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps(settings | {"target_layer_ids": [0, 0]}))
-    with pytest.raises(ValueError, match=r"adapter\.tap_layers: \(0, 0\) there, \(0, 1\) in the config"):
+    (folder / "adapter_config.json").write_text(json.dumps(settings | {"target_layer_ids": [1]}))
+    with pytest.raises(ValueError, match=r"adapter\.tap_layers: \(1,\) there, \(0, 1\) in the config"):
         train(config_of(**{"model.checkpoint": str(folder)}), str(tmp_path / "deaf"))
 
 
