@@ -17,8 +17,6 @@ from desta_jax.generation.model import Answer, Model, Request
 from desta_jax.generation.sampling import DEFAULT, Sampling
 from desta_jax.inputs.prompt import is_text
 
-_FOR_ALL = tuple(field.name for field in dataclasses.fields(Sampling))  # a row has no such setting of its own
-
 
 def answer_file(
     model: Model,
@@ -127,8 +125,6 @@ def _row(line: bytes, number: int, where: str) -> dict[str, Any]:
         return {"id": nameless, "error": f'{where}: "id" must be a text or a whole number, got {row["id"]!r}'}
     if "messages" not in row:
         return {"id": row["id"], "error": f'{where}: the row has no "messages"'}
-    if own := [key for key in _FOR_ALL if key in row]:
-        return {"id": row["id"], "error": f"{where}: {own[0]} is for all rows alike; give it as --{own[0]}"}
     return row
 
 

@@ -168,12 +168,6 @@ def test_what_can_not_be_told_apart_is_refused(load, ask, tmp_path):
         answer_file(load(), write(tmp_path / "empty.jsonl", []), tmp_path / "out.jsonl")
 
 
-def test_how_tokens_are_chosen_is_no_matter_of_a_row(load, ask, tmp_path):
-    requests = write(tmp_path / "in.jsonl", [{"id": "a", "messages": ask("a?"), "temperature": 5}])
-    asked, (error,) = answer_file(load(), requests, tmp_path / "out.jsonl")
-    assert asked == 1 and "line 1: temperature is for all rows alike; give it as --temperature" in error
-
-
 def test_a_file_that_holds_no_answers_is_left_as_it_is(load, ask, tmp_path):
     requests, out = write(tmp_path / "in.jsonl", [{"id": "a", "messages": ask("a?")}]), tmp_path / "out.jsonl"
     rows = '{"id": "a", "messages": []}\n{"id": "b", "messages": []}'
