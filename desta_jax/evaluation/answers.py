@@ -100,12 +100,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ValueError(f"{path}: expected a JSON list of objects")
         return rows
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    rows = [_json(line, f"{path}, line {number}") for number, line in lines]
-    for (number, _), row in zip(lines, rows, strict=True):
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}: expected a JSON object")
-    return rows
+    return [
+        _object(line, f"{path}, line {number}") for number, line in enumerate(text.split("\n"), start=1) if line.strip()
+    ]
 
 
 def match(
@@ -218,6 +215,13 @@ def _row(asked: _Asked, answer: Answer) -> dict[str, Any]:
     transcripts, tokens = list(answer.transcripts), [int(token) for token in answer.token_ids]
     given = {"text": answer.text, "transcripts": transcripts, "token_ids": tokens}
     return {"id": asked.id, "asked": asked.digest, **given}
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    row = _json(text, where)
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: expected a JSON object")
+    return row
 
 
 def _json(text: str, where: str) -> Any:
