@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a small model that hears, on this machine, from its own words: corpus, rows, training, adapter and table.
 #
-#   launch/listening.sh --sakura FOLDER [--out DIR] [--sources NAME,...] [--lessons N,N,N,N]
+#   launch/listening.sh --sakura FOLDER [--out DIR] [--sources NAME,...] [--lessons N,N,N]
 #                       [--compare N [--writer WHERE [--writer_model NAME]]] [--further N] [--rows N]
 #
 # data/listening/README.md tells what each stage does. An estimated three and a half hours on two cores, two of them
@@ -11,10 +11,10 @@
 #   --out DIR         where everything goes (default: listening)
 #   --sources NAME,...  of the corpus (default: all of them, which needs Linux on x86-64, Python 3.11 or 3.12 and a
 #                     mirror of Debian; the lessons need "sakura" alone)
-#   --lessons N,...   steps of four lessons: a few questions about language, sex of the voice and emotion; hundreds of
-#                     them, with clips as other microphones and rooms would have recorded them; requests of other
-#                     kinds among them; and more of emotion; the adapter is the mean of the last two (default:
-#                     400,400,320,300)
+#   --lessons N,...   steps of three lessons: a few questions about language, sex of the voice and emotion; hundreds of
+#                     them, with clips as other microphones and rooms would have recorded them; and requests of other
+#                     kinds among them; the adapter is the mean of the last two, where the last counts twice
+#                     (default: 400,400,320)
 #   --compare N       N further steps on short answers, each time from that adapter, on the same clips and questions: on
 #                     the model's own answers and on bare values ("male"); with a table of both (default: 0, none)
 #   --writer WHERE    and on another language model's answers: a folder as Hugging Face has it, or an OpenAI-compatible
@@ -98,7 +98,7 @@ tabulate() {
         --transcripts none --out "$@"
 }
 
-out=listening sakura='' sources='' lessons=400,400,320,300 compare=0 writer='' writer_model='' further=0 rows=4
+out=listening sakura='' sources='' lessons=400,400,320 compare=0 writer='' writer_model='' further=0 rows=4
 while (($#)); do
     case $1 in
     --help | -h)
@@ -119,7 +119,7 @@ while (($#)); do
     shift
 done
 [[ -n $out ]] || refuse "--out needs a folder"
-[[ $lessons =~ ^[1-9][0-9]*(,[1-9][0-9]*){3}$ ]] || refuse "--lessons must be four numbers above 0, not '$lessons'"
+[[ $lessons =~ ^[1-9][0-9]*(,[1-9][0-9]*){2}$ ]] || refuse "--lessons must be three numbers above 0, not '$lessons'"
 [[ $rows =~ ^[1-9][0-9]*$ ]] || refuse "--rows must be a number above 0, not '$rows'"
 [[ $further =~ ^(0|[1-9][0-9]*)$ ]] || refuse "--further must be a number, not '$further'"
 [[ $compare =~ ^(0|[1-9][0-9]*)$ ]] || refuse "--compare must be a number, not '$compare'"
@@ -131,7 +131,7 @@ if [[ $writer ]]; then
     [[ $at_endpoint || -f $writer/config.json ]] ||
         refuse "--writer must be a folder with a model's config.json, or an endpoint's address"
 fi
-stages=$((11 + (further ? 2 : 0) + (compare ? 2 : 0)))
+stages=$((10 + (further ? 2 : 0) + (compare ? 2 : 0)))
 [[ -n $sakura ]] || refuse "--sakura must be given: hearing is learned from its recordings"
 [[ ,${sources:-sakura}, == *,sakura,* ]] || refuse "--sources must have sakura: hearing is learned from it"
 [[ -d $sakura/data ]] || refuse "$sakura is no checkout of SAKURA: it has no folder data"
@@ -157,9 +157,9 @@ lesson_rows=({first_,}{language,gender,emotion} kinds)
 taught=(
     "first_language=8 first_gender=6 first_emotion=4"
     "language=5 language_varied=5 gender=4 gender_varied=12 emotion=3 emotion_varied=3 first_gender_varied=4 first_emotion=2"
-    "language=5 language_varied=5 gender=2 gender_varied=8 emotion=3 emotion_varied=5 kinds=8"
-    "language=3 language_varied=3 gender=2 gender_varied=6 emotion=6 emotion_varied=10 first_emotion=2 kinds=8"
+    "language=4 language_varied=4 gender=3 gender_varied=9 first_gender_varied=3 emotion=3 emotion_varied=4 kinds=8"
 )
+compared="language=4 language_varied=4 gender=3 gender_varied=9 emotion=3 emotion_varied=4" # by all writers
 # Rows about each clip: the fewer clips, the more; and versions of each row, with its clip varied.
 declare -A per_clip=([first_language]=2 [first_gender]=2 [first_emotion]=2 [language]=2 [gender]=4 [emotion]=6 [kinds]=3)
 declare -A versions=([language]=2 [first_gender]=2 [gender]=4 [emotion]=3)
@@ -220,8 +220,9 @@ fi
 
 stage "The adapter"
 learned=$(basename "${runs[-1]}")
-export_to "${runs[-1]}" "${runs[-1]}_adapter"
-"$python" data/listening/average.py --adapter "${runs[-2]}_adapter" "${runs[-1]}_adapter" --out "$out/adapter" \
+last=${runs[-1]}_adapter
+export_to "${runs[-1]}" "$last"
+"$python" data/listening/average.py --adapter "${runs[-2]}_adapter" "$last" "$last" --out "$out/adapter" \
     --dtype bfloat16 --overwrite
 
 stage "The table"
@@ -261,7 +262,7 @@ if ((compare)); then
             write_records "$name" "$to/records/$each" "$to/rows/$each/$name"/rows-*.jsonl
             write_records "${name}_varied" "$to/records/$each" "$to/rows/$each/${name}_varied"/rows-*.jsonl
         done
-        train_from "$to/model" "$run" "$compare" "$to/records/$each" "${taught[2]% kinds=*}"
+        train_from "$to/model" "$run" "$compare" "$to/records/$each" "$compared"
         export_to "$run" "${run}_adapter"
         adapters+=("$each=${run}_adapter")
         trained_in+=("$each=$trained,$run")

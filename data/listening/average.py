@@ -1,8 +1,8 @@
 """The mean of adapters' weights. Of lessons that began from one another, it can hear better than each.
 
-    python data/listening/average.py --adapter lesson_4 lesson_5 --out adapter
+    python data/listening/average.py --adapter lesson_2 lesson_3 lesson_3 --out adapter
 
-Each is a folder from `desta-jax export`, all of one shape and for one model; so is OUT.
+Each is a folder from `desta-jax export`, all of one shape and for one model; so is OUT. One named twice counts twice.
 """
 
 import argparse

@@ -74,8 +74,8 @@ def last_flags(call):
 
 
 def lessons_of(calls):
-    """The work directories of the four lessons, in turn."""
-    return [flag(call, "--workdir") for call in calls if call[0] == "train"][:4]
+    """The work directories of the three lessons, in turn."""
+    return [flag(call, "--workdir") for call in calls if call[0] == "train"][:3]
 
 
 def folder_name(path):
@@ -83,26 +83,25 @@ def folder_name(path):
 
 
 def test_each_lesson_goes_on_from_the_one_before(listen):
-    calls = listen("--lessons", "1,2,3,4")
+    calls = listen("--lessons", "1,2,3")
     trained = [call for call in calls if call[0] == "train"]
     assert [folder_name(flag(call, "--workdir")) for call in trained] == [
         "lessons_1",
         "lessons_1_2",
         "lessons_1_2_3",
-        "lessons_1_2_3_4",
     ]
     checkpoints = [folder_name(flag(call, "--config.model.checkpoint")) for call in trained]
-    assert checkpoints == ["model", "lessons_1_model", "lessons_1_2_model", "lessons_1_2_3_model"]
-    assert [flag(call, "--config.train.steps") for call in trained] == ["1", "2", "3", "4"]
+    assert checkpoints == ["model", "lessons_1_model", "lessons_1_2_model"]
+    assert [flag(call, "--config.train.steps") for call in trained] == ["1", "2", "3"]
 
 
 def test_a_lesson_draws_from_rows_that_were_written(listen):
-    calls = listen("--lessons", "1,2,3,4")
+    calls = listen("--lessons", "1,2,3")
     written = {folder_name(flag(call, "--out")) for call in calls if call[0] == "records"}
     asked = [drawn_from(call) for call in calls if call[0] == "train"]
     assert set().union(*asked) == written
     assert all(name.startswith("first_") for name in asked[0])
-    assert ["kinds" in lesson for lesson in asked] == [False, False, True, True]
+    assert ["kinds" in lesson for lesson in asked] == [False, False, True]
     assert all(weight > 0 for lesson in asked for weight in lesson.values())
 
 
@@ -114,7 +113,7 @@ def drawn_from(call):
 
 
 def test_the_first_questions_are_few_and_the_others_many(listen):
-    calls = [call for call in listen("--lessons", "1,2,3,4") if call[0] == "construct"]
+    calls = [call for call in listen("--lessons", "1,2,3") if call[0] == "construct"]
     asked = {folder_name(flag(call, "--out")): last_flags(call) for call in calls}
     for name, flags in asked.items():
         pool = load_pool([str(LAUNCH.parent / flags["--instructions"])]).without(flags["--leave_out"].split(","))
@@ -130,22 +129,21 @@ def adapter_of(calls):
 
 
 def test_other_lessons_are_other_runs_and_the_adapter_is_the_mean_of_the_last_two(listen):
-    calls = listen("--lessons", "1,2,3,4")
-    assert adapter_of(calls) == ("adapter", ["lessons_1_2_3_adapter", "lessons_1_2_3_4_adapter"])
-    calls = listen("--lessons", "1,2,5,6")
-    assert adapter_of(calls) == ("adapter", ["lessons_1_2_5_adapter", "lessons_1_2_5_6_adapter"])
+    calls = listen("--lessons", "1,2,3")
+    assert adapter_of(calls) == ("adapter", ["lessons_1_2_adapter", *["lessons_1_2_3_adapter"] * 2])
+    calls = listen("--lessons", "1,2,5")
+    assert adapter_of(calls) == ("adapter", ["lessons_1_2_adapter", *["lessons_1_2_5_adapter"] * 2])
     exports = [folder_name(flag(call, "--workdir")) for call in calls if call[0] == "export"]
-    assert exports == ["lessons_1_2_5", "lessons_1_2_5_6"]  # those before are there
-    assert folder_name(flag(calls[-1], "--out")) == "lessons_1_2_5_6"  # the table's
+    assert exports == ["lessons_1_2_5"]  # those before are there
+    assert folder_name(flag(calls[-1], "--out")) == "lessons_1_2_5"  # the table's
 
 
 def test_other_answers_are_learned_from_the_same_adapter_on_the_same_rows(listen):
-    calls = listen("--lessons", "1,2,3,4", "--compare", "5")
+    calls = listen("--lessons", "1,2,3", "--compare", "5")
     trained = [call for call in calls if call[0] == "train"][-2:]
     compared = [pathlib.Path(flag(call, "--workdir")) for call in trained]
     assert [str(run)[-40:] for run in compared] == [
-        str(run.parents[2] / f"compared/lessons_1_2_3_4/{name}_5")[-40:]
-        for run, name in zip(compared, ("own", "labels"))
+        str(run.parents[2] / f"compared/lessons_1_2_3/{name}_5")[-40:] for run, name in zip(compared, ("own", "labels"))
     ]
     assert {flag(call, "--config.model.checkpoint") for call in trained} == {str(compared[0].parent / "model")}
     (start,) = [last_flags(call) for call in calls if call[0] == "convert" and call[-1].endswith("out/adapter")]
@@ -163,7 +161,7 @@ def test_other_answers_are_learned_from_the_same_adapter_on_the_same_rows(listen
 def test_another_writer_answers_the_same_questions(listen, tmp_path, folder):
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "config.json").write_text("{}")
-    calls = listen("--lessons", "1,2,3,4", "--compare", "5", "--writer", str(tmp_path / folder))
+    calls = listen("--lessons", "1,2,3", "--compare", "5", "--writer", str(tmp_path / folder))
     converted, _ = [last_flags(call) for call in calls if call[0] == "convert"][-2:]
     assert converted["--llm"] == str(tmp_path / folder)
     own, other = [
@@ -187,7 +185,7 @@ def test_another_writer_answers_the_same_questions(listen, tmp_path, folder):
 
 def test_another_writer_may_be_behind_an_endpoint(listen):
     there = ["--writer", "http://localhost:8080/v1", "--writer_model", "house/Qwen2.5 1.5B"]
-    calls = listen("--lessons", "1,2,3,4", "--compare", "5", *there)
+    calls = listen("--lessons", "1,2,3", "--compare", "5", *there)
     own, other = [
         last_flags(call) for call in calls if call[0] == "construct" and flag(call, "--out").endswith("/gender")
     ]
@@ -198,19 +196,19 @@ def test_another_writer_may_be_behind_an_endpoint(listen):
 
 
 def test_splits_are_named_as_records_want_them(listen):
-    calls = listen("--lessons", "1,2,3,4", "--compare", "5", "--writer", "http://a/v1", "--writer_model", "Q 2.5-B")
+    calls = listen("--lessons", "1,2,3", "--compare", "5", "--writer", "http://a/v1", "--writer_model", "Q 2.5-B")
     splits = {flag(call, "--split") for call in calls if call[0] == "records"}
     assert len(splits) > 6 and all(re.fullmatch(r"[a-z][a-z0-9_]*", split) for split in splits)
 
 
 def test_rows_of_every_kind_are_as_many_as_was_asked(listen):
-    calls = listen("--lessons", "1,2,3,4", "--further", "5", "--rows", "7", "--sources", "sakura")
+    calls = listen("--lessons", "1,2,3", "--further", "5", "--rows", "7", "--sources", "sakura")
     (recorded,) = [call for call in calls if call[0] == "construct" and flag(call, "--out").endswith("recorded_7")]
     assert flag(recorded, "--rows_per_clip") == "7"
     last = [call for call in calls if call[0] == "train"][-1]
-    assert folder_name(flag(last, "--workdir")) == "lessons_1_2_3_4_further_5_7"
+    assert folder_name(flag(last, "--workdir")) == "lessons_1_2_3_further_5_7"
     assert "every_7" in drawn_from(last)
-    assert adapter_of(calls) == ("adapter", ["lessons_1_2_3_4_adapter", "lessons_1_2_3_4_further_5_7_adapter"])
+    assert adapter_of(calls) == ("adapter", ["lessons_1_2_3_adapter", *["lessons_1_2_3_further_5_7_adapter"] * 2])
     (corpus,) = [call for call in calls if call[0].endswith("make.py")]
     assert flag(corpus, "--sources") == "sakura"
 
@@ -219,7 +217,7 @@ def test_rows_of_every_kind_are_as_many_as_was_asked(listen):
     ("sources", "kinds"), [("sakura", []), ("sakura,sound", ["synthesised", "dialogue", "sound", "music"])]
 )
 def test_kinds_of_clips_that_the_sources_lack_have_no_rows(listen, sources, kinds):
-    calls = listen("--lessons", "1,2,3,4", "--further", "5", "--sources", sources)
+    calls = listen("--lessons", "1,2,3", "--further", "5", "--sources", sources)
     written = [folder_name(flag(call, "--out")) for call in calls if call[0] == "construct"]
     assert written[7:] == ["recorded_4", *kinds, "validation"]
     assert [flag(call, "--source") for call in calls if is_of(call, "synthesised")] == (
@@ -235,14 +233,13 @@ def is_of(call, rows):
 
 
 def test_the_table_is_told_of_every_lesson(listen):
-    table = listen("--lessons", "1,2,3,4", "--further", "6")[-1]
+    table = listen("--lessons", "1,2,3", "--further", "6")[-1]
     name, _, runs = table[table.index("--trained") + 1].partition("=")
     assert name == "own" and [folder_name(run) for run in runs.split(",")] == [
         "lessons_1",
         "lessons_1_2",
         "lessons_1_2_3",
-        "lessons_1_2_3_4",
-        "lessons_1_2_3_4_further_6_4",
+        "lessons_1_2_3_further_6_4",
     ]
 
 
@@ -274,7 +271,7 @@ def test_kinds_of_instruction_that_the_table_asks_are_not_trained_on():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--lessons", "1,2,3"], "--lessons must be four numbers"),
+        (["--lessons", "1,2,3,4"], "--lessons must be three numbers"),
         (["--rows", "0"], "--rows must be a number above 0"),
         (["--compare", "some"], "--compare must be a number"),
         (["--compare", "5", "--writer", "nowhere"], "--writer must be a folder with a model's config.json"),
