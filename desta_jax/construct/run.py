@@ -33,7 +33,7 @@ from desta_jax.generation.text import Backbone, open_backbone
 from desta_jax.machine import default_dtype
 from desta_jax.weights.folder import ModelFolder
 
-SCORED = 500  # rows whose perplexity is measured
+SCORED = 200  # rows whose perplexity is measured
 
 
 @dataclasses.dataclass(frozen=True)
