@@ -26,7 +26,7 @@ from desta_jax.construct.quality import FAITHFUL, FILTERS
 from desta_jax.construct.report import check_installed, is_finished, summarise, write_report
 from desta_jax.construct.rows import Request, plan_requests
 from desta_jax.construct.source import Source, load_source
-from desta_jax.construct.write import SHARD, check_plan, cut_into_shards, read_lines, write_rows
+from desta_jax.construct.write import SHARD, check_plan, cut_into_shards, read_lines, take_answered, write_rows
 from desta_jax.endpoint import Endpoint
 from desta_jax.files import is_remote, write_whole
 from desta_jax.generation.text import Backbone, open_backbone
@@ -91,6 +91,7 @@ def construct(
     several_clips: float = 0.05,
     transcripts: float = 1.0,
     leave_out: Sequence[str] = (),
+    answered_in: str | None = None,
     faithful: bool = False,
     limit: int | None = None,
     endpoint: str | None = None,
@@ -119,6 +120,8 @@ def construct(
         several_clips: share of the requests that are about two or three clips.
         transcripts: share of the rows whose clips have their transcripts beside them.
         leave_out: categories of instructions that are not drawn: to be held out of training.
+        answered_in: a finished run's folder: what it has no row for is not asked. For rows of another writer, to
+            compare with those there.
         faithful: also drop answers about an attribute that do not name its value, or name another.
         limit: only the first so many clips.
         endpoint, endpoint_model: an OpenAI-compatible address up to /v1, and the name of the model there.
@@ -153,6 +156,8 @@ def construct(
     requests = list(plan_requests(clips, pool, seed, rows_per_clip, several_clips, transcripts))
     if not requests:
         raise ValueError(f"no instruction of the pool fits any of the {len(clips)} clips")
+    if answered_in:
+        requests = take_answered(epath.Path(answered_in), requests)
     folder = epath.Path(out)
     filters = FAITHFUL if faithful else FILTERS
     dtype = "" if endpoint else dtype or default_dtype()  # of what writes

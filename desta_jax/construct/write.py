@@ -52,6 +52,26 @@ def cut_into_shards(requests: Sequence[Request], size: int = SHARD) -> list[Shar
     return [Shard(number, len(parts), part) for number, part in enumerate(parts)]
 
 
+def take_answered(folder: epath.Path, requests: Sequence[Request]) -> list[Request]:
+    """Those of the requests that have a row in the folder of another, finished run.
+
+    Raises:
+        ValueError: the folder is no finished run's, has no row, or rows of other requests than these.
+    """
+    if not (folder / "report.json").exists():
+        raise ValueError(f"--answered_in: {folder} is no folder that construct wrote to the end: it has no report.json")
+    answered = {_asked(row) for row in read_lines(sorted(folder.glob("rows-*.jsonl")))}
+    if not answered:
+        raise ValueError(f"--answered_in: {folder} has no row")
+    kept = [request for request in requests if _asked(request.row("")) in answered]
+    if strange := len(answered) - len({_asked(request.row("")) for request in kept}):
+        raise ValueError(
+            f"--answered_in: {strange} of the {len(answered)} requests answered in {folder} are none of these "
+            f"{len(requests)}: give metadata, instructions, seed and shares as there"
+        )
+    return kept
+
+
 def check_plan(out: epath.Path, plan: Mapping[str, Any]) -> None:
     """Writes the plan of a new run, or makes sure that the folder's run is this one.
 
@@ -143,6 +163,11 @@ def read_lines(paths: Iterable[epath.Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
         with path.open() as file:
             yield from map(json.loads, file)
+
+
+def _asked(row: Mapping[str, Any]) -> str:
+    """All of a row but what was answered."""
+    return json.dumps({name: value for name, value in row.items() if name != "response"}, sort_keys=True)
 
 
 def _rows_path(out: epath.Path, shard: Shard) -> epath.Path:

@@ -24,6 +24,8 @@ def define(values: flags.FlagValues) -> None:
     fraction("several_clips", 0.05, "the share of requests about two or three clips", 0, 1, flag_values=values)
     fraction("transcripts", 1.0, "the share of rows with the clips' transcripts beside them", 0, 1, flag_values=values)
     flags.DEFINE_list("leave_out", [], "categories of instructions to hold out of training", flag_values=values)
+    only = "a folder of rows: ask nothing else than what is answered there, to compare this writer's rows with those"
+    text("answered_in", None, only, values)
     faithful = "also drop answers about an attribute that do not name its value, or name another"
     flags.DEFINE_bool("faithful", False, faithful, values)
     number("limit", None, "only the first so many clips", 1, flag_values=values)
@@ -62,6 +64,7 @@ def run(values: flags.FlagValues) -> None:
         several_clips=values.several_clips,
         transcripts=values.transcripts,
         leave_out=values.leave_out,
+        answered_in=values.answered_in,
         faithful=values.faithful,
         limit=values.limit,
         endpoint=values.endpoint,

@@ -126,6 +126,29 @@ def test_the_backbone_is_asked_how_likely_it_finds_what_another_wrote(spoken, mo
     assert f"under {model_folder[0]}: " in (tmp_path / "README.md").read_text()
 
 
+def test_another_writer_is_asked_only_what_the_first_has_rows_for(spoken, teacher, serve, reply_with, tmp_path):
+    first = build(spoken, tmp_path / "first", teacher)
+    other = serve(lambda body, _: reply_with("That is a voice of some mood."))
+    again = build(spoken, tmp_path / "again", other, answered_in=str(tmp_path / "first"))
+    assert first["rows"] < first["requests"] and again["requests"] == first["rows"] == sum(other.asked.values())
+    assert rows_but_responses(tmp_path / "again") == rows_but_responses(tmp_path / "first")
+
+
+def rows_but_responses(folder):
+    rows = [json.loads(line) for shard in sorted(folder.glob("rows-*")) for line in shard.read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "response"} for row in rows]
+
+
+def test_rows_of_other_requests_are_no_measure_of_what_to_ask(spoken, teacher, tmp_path):
+    build(spoken, tmp_path / "first", teacher)
+    with pytest.raises(ValueError, match=r"of the \d+ requests answered in .*first are none of these 24"):
+        build(spoken, tmp_path / "again", teacher, answered_in=str(tmp_path / "first"), seed=1)
+    (tmp_path / "first" / "report.json").unlink()
+    with pytest.raises(ValueError, match="first is no folder that construct wrote to the end"):
+        build(spoken, tmp_path / "again", teacher, answered_in=str(tmp_path / "first"))
+    assert not (tmp_path / "again").exists()
+
+
 def test_describe_only_prints_and_writes_nothing(spoken, tmp_path):
     shown, said = [], []
     metadata = tmp_path / "m.csv"
