@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What quickstart.sh and listening.sh share: help, refusals, and a heading for each stage. They set `stages`, how many
+# What the scripts for one machine share: help, refusals, and a heading for each stage. They set `stages`, how many
 # there are, and `out`, where everything goes.
 script=$(basename "$0")
 # Large pages for the memory that every step takes anew: on a CPU a step is some 15 % faster.

@@ -1,6 +1,7 @@
-"""launch/listening.sh from stage to stage, with stand-ins for the commands that take hours."""
+"""launch/listening.sh and compare_answers.sh from stage to stage, with stand-ins for the commands that take hours."""
 
 import ast
+import functools
 import json
 import os
 import pathlib
@@ -40,26 +41,37 @@ if metadata.is_file() and not metadata.stat().st_size:
 
 
 @pytest.fixture
-def listen(tmp_path):
-    """listen(*arguments): runs the script; returns what was called, a list of words each."""
+def launch(tmp_path):
+    """launch(script, *arguments): runs a script; returns what was called, a list of words each."""
     notes = tmp_path / "notes.jsonl"
-    for folder in ("launch", "env/bin", "SAKURA/data"):
+    for folder in ("launch", "env/bin", "SAKURA/data", "data/listening"):
         (tmp_path / folder).mkdir(parents=True)
-    for name in ("listening.sh", "stages.sh"):
+    for name in ("listening.sh", "compare_answers.sh", "lessons.sh", "stages.sh"):
         shutil.copy(LAUNCH / name, tmp_path / "launch")
+    shutil.copytree(LAUNCH.parent / "data/listening/adapter", tmp_path / "data/listening/adapter")
     programs = {"env/bin/python": STAND_IN, "env/bin/desta-jax": STAND_IN, "launch/environment.sh": "#!/bin/sh\n"}
     for name, text in programs.items():
         (tmp_path / name).write_text(text.replace("{python}", sys.executable).replace("{notes!r}", repr(str(notes))))
         (tmp_path / name).chmod(0o755)
 
-    def listen(*arguments):
+    def launch(script, *arguments):
         notes.write_text("")
-        command = [tmp_path / "launch/listening.sh", "--sakura", tmp_path / "SAKURA", "--out", tmp_path / "out"]
+        command = [tmp_path / "launch" / script, "--sakura", tmp_path / "SAKURA", "--out", tmp_path / "out"]
         environment = os.environ | {"ENVIRONMENT": "env"}
         subprocess.run([*command, *arguments], check=True, env=environment, stdin=subprocess.DEVNULL)
         return [json.loads(line) for line in notes.read_text().splitlines()]
 
-    return listen
+    return launch
+
+
+@pytest.fixture
+def listen(launch):
+    return functools.partial(launch, "listening.sh")
+
+
+@pytest.fixture
+def compare(launch):
+    return functools.partial(launch, "compare_answers.sh")
 
 
 def flag(call, name):
@@ -71,11 +83,6 @@ def flag(call, name):
 def last_flags(call):
     """The flags of a call; where one stands twice, the last counts."""
     return {name: value for name, value in zip(call, call[1:]) if name.startswith("--")}
-
-
-def lessons_of(calls):
-    """The work directories of the three lessons, in turn."""
-    return [flag(call, "--workdir") for call in calls if call[0] == "train"][:3]
 
 
 def folder_name(path):
@@ -138,65 +145,77 @@ def test_other_lessons_are_other_runs_and_the_adapter_is_the_mean_of_the_last_tw
     assert folder_name(flag(calls[-1], "--out")) == "lessons_1_2_5"  # the table's
 
 
-def test_other_answers_are_learned_from_the_same_adapter_on_the_same_rows(listen):
-    calls = listen("--lessons", "1,2,3", "--compare", "5")
-    trained = [call for call in calls if call[0] == "train"][-2:]
-    compared = [pathlib.Path(flag(call, "--workdir")) for call in trained]
-    assert [str(run)[-40:] for run in compared] == [
-        str(run.parents[2] / f"compared/lessons_1_2_3/{name}_5")[-40:] for run, name in zip(compared, ("own", "labels"))
-    ]
-    assert {flag(call, "--config.model.checkpoint") for call in trained} == {str(compared[0].parent / "model")}
-    (start,) = [last_flags(call) for call in calls if call[0] == "convert" and call[-1].endswith("out/adapter")]
-    assert start["--out"] == str(compared[0].parent / "model")
-    own, labels = [drawn_from(call) for call in trained]
-    assert own == labels and len(own) == 6 and not [name for name in own if "kinds" in name or "first" in name]
+def test_other_answers_are_learned_from_the_same_adapter_on_the_same_rows(compare, tmp_path):
+    calls = compare("--steps", "5")
+    trained = [call for call in calls if call[0] == "train"]
+    own, labels = [pathlib.Path(flag(call, "--workdir")) for call in trained]
+    assert (own.name, labels.name) == ("own_5", "labels_5") and own.parent == labels.parent
+    assert {flag(call, "--config.train.steps") for call in trained} == {"5"}
+    assert {flag(call, "--config.model.checkpoint") for call in trained} == {str(own.parent / "model")}
+    start = [last_flags(call) for call in calls if call[0] == "convert"][-1]
+    assert start["--out"] == str(own.parent / "model")
+    assert start["--adapter"] == str(tmp_path / "data/listening/adapter")
+    drawn = [drawn_from(call) for call in trained]
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 6
+    assert not [name for name in drawn[0] if "kinds" in name or "first" in name]
     table = calls[-1]
-    assert [word for word in table if word.startswith(("own=", "labels="))] == [
-        *(f"{run.name[:-2]}={run}_adapter" for run in compared),
-        *(f"{run.name[:-2]}={','.join(str(lesson) for lesson in lessons_of(calls))},{run}" for run in compared),
+    adapters = {"before": start["--adapter"], "own": f"{own}_adapter", "labels": f"{labels}_adapter"}
+    assert table[table.index("--adapter") + 1 : table.index("--trained")] == [
+        f"{name}={folder}" for name, folder in adapters.items()
     ]
+    assert table[table.index("--trained") + 1 :] == [f"own={own}", f"labels={labels}"]
+
+
+def test_another_adapter_is_another_comparison(compare, tmp_path):
+    first = [flag(call, "--workdir") for call in compare("--steps", "5") if call[0] == "train"]
+    other = shutil.copytree(LAUNCH.parent / "data/listening/adapter", tmp_path / "other")
+    with (other / "model.safetensors").open("ab") as weights:
+        weights.write(b"more")
+    again = [flag(call, "--workdir") for call in compare("--steps", "5", "--adapter", other) if call[0] == "train"]
+    assert len(set(first + again)) == 4
+
+
+def test_a_corpus_of_more_sources_is_left_as_it_is(compare, listen, tmp_path):
+    listen("--lessons", "1,2,3")
+    (tmp_path / "out/corpus/corpus.json").write_text("{}")
+    assert not [call for call in compare() if call[0].endswith("make.py")]
 
 
 @pytest.mark.parametrize("folder", ["other", "of Qwen's, 1.5B"])
-def test_another_writer_answers_the_same_questions(listen, tmp_path, folder):
+def test_another_writer_answers_the_same_questions(compare, tmp_path, folder):
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "config.json").write_text("{}")
-    calls = listen("--lessons", "1,2,3", "--compare", "5", "--writer", str(tmp_path / folder))
+    calls = compare("--steps", "5", "--writer", str(tmp_path / folder))
     converted, _ = [last_flags(call) for call in calls if call[0] == "convert"][-2:]
     assert converted["--llm"] == str(tmp_path / folder)
-    own, other = [
-        last_flags(call)
-        for call in calls
-        if call[0] == "construct" and folder_name(call[call.index("--out") + 1]) == "gender"
-    ]
+    own, other = [last_flags(call) for call in calls if call[0] == "construct" and is_of(call, "gender")]
     assert other["--model"] == converted["--out"] != own["--model"]
+    assert other.pop("--answered_in") == own["--out"]  # what the first lacks is not asked
     assert {key: own[key] for key in own if key not in ("--out", "--model")} == {
         key: other[key] for key in other if key not in ("--out", "--model")
     }
-    shared = [call for call in calls if call[0].endswith("common.py")]
-    assert len(shared) == 3 and str(pathlib.Path(own["--out"])) == shared[1][2] and other["--out"] == shared[1][3]
+    shared = [last_flags(call) for call in calls if call[0].endswith("common.py")]
+    assert len(shared) == 3 and (shared[1]["--rows"], shared[1]["--answered_in"]) == (own["--out"], other["--out"])
     labelled = [last_flags(call)["--rows"] for call in calls if call[0].endswith("label.py")]
-    assert labelled == [call[-2] for call in shared]  # the questions that both answered
-    runs = [folder_name(flag(call, "--workdir")) for call in calls if call[0] == "train"][-3:]
+    assert labelled == [each["--out"] for each in shared]  # the questions that both answered
+    runs = [folder_name(flag(call, "--workdir")) for call in calls if call[0] == "train"]
     assert runs == ["own_5", "labels_5", "foreign_5"]
     folders = {flag(call, "--workdir").rpartition("/")[0] for call in calls if call[0] == "train"}
     assert not [each for each in folders if set("',") & set(each)]
 
 
-def test_another_writer_may_be_behind_an_endpoint(listen):
+def test_another_writer_may_be_behind_an_endpoint(compare):
     there = ["--writer", "http://localhost:8080/v1", "--writer_model", "house/Qwen2.5 1.5B"]
-    calls = listen("--lessons", "1,2,3", "--compare", "5", *there)
-    own, other = [
-        last_flags(call) for call in calls if call[0] == "construct" and flag(call, "--out").endswith("/gender")
-    ]
+    calls = compare("--steps", "5", *there)
+    own, other = [last_flags(call) for call in calls if call[0] == "construct" and is_of(call, "gender")]
     assert "--endpoint" not in own and other["--endpoint"] == there[1] and other["--endpoint_model"] == there[3]
     assert other["--model"] == own["--model"]  # which is asked how likely it finds those answers
     converted = [last_flags(call)["--llm"] for call in calls if call[0] == "convert"]
     assert {folder_name(model) for model in converted} == {"smollm2-135m-instruct"}
 
 
-def test_splits_are_named_as_records_want_them(listen):
-    calls = listen("--lessons", "1,2,3", "--compare", "5", "--writer", "http://a/v1", "--writer_model", "Q 2.5-B")
+def test_splits_are_named_as_records_want_them(listen, compare):
+    calls = [*listen(), *compare("--writer", "http://a/v1", "--writer_model", "Q 2.5-B")]
     splits = {flag(call, "--split") for call in calls if call[0] == "records"}
     assert len(splits) > 6 and all(re.fullmatch(r"[a-z][a-z0-9_]*", split) for split in splits)
 
@@ -256,7 +275,7 @@ PROBES = {  # words of the kinds of instruction that the table's divergence is m
 
 
 def test_kinds_of_instruction_that_the_table_asks_are_not_trained_on():
-    script = (LAUNCH / "listening.sh").read_text()
+    script = (LAUNCH / "lessons.sh").read_text()
     held_out = "".join(re.findall(r'^held_out\+?="(.*?)"', script, re.MULTILINE)).split(",")
     pool = load_pool([str(LAUNCH.parent / "data/listening/instructions")]).without(held_out)
     asked = [section for section in pool.sections if "clips>=" not in section.needs and section.needs != "Age"]
@@ -269,24 +288,29 @@ def test_kinds_of_instruction_that_the_table_asks_are_not_trained_on():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("script", "arguments", "message"),
     [
-        (["--lessons", "1,2,3,4"], "--lessons must be three numbers"),
-        (["--rows", "0"], "--rows must be a number above 0"),
-        (["--compare", "some"], "--compare must be a number"),
-        (["--compare", "5", "--writer", "nowhere"], "--writer must be a folder with a model's config.json"),
-        (["--writer", "other"], "--writer goes with --compare"),
-        (["--compare", "5", "--writer", "http://there/v1"], "--writer_model goes with an endpoint"),
-        (["--compare", "5", "--writer_model", "other"], "--writer_model goes with an endpoint"),
-        (["--sources", "espeak,made"], "--sources must have sakura"),
-        (["--further", "some"], "--further must be a number"),
-        (["--louder"], "there is no argument --louder"),
-        (["--sakura", "nowhere"], "nowhere is no checkout of SAKURA"),
-        (["--out", "it's"], "without ' and , in its path"),
+        ("listening.sh", ["--lessons", "1,2,3,4"], "--lessons must be three numbers"),
+        ("listening.sh", ["--rows", "0"], "--rows must be a number above 0"),
+        ("listening.sh", ["--sources", "espeak,made"], "--sources must have sakura"),
+        ("listening.sh", ["--further=some"], "--further must be a number"),
+        ("listening.sh", ["--louder"], "there is no argument --louder"),
+        ("listening.sh", ["lessons", "1,2,3"], "there is no argument lessons"),
+        ("listening.sh", ["--lessons"], "--lessons needs a value"),
+        ("listening.sh", ["--sakura", ""], "--sakura must be given"),
+        ("listening.sh", ["--sakura", "nowhere"], "nowhere is no checkout of SAKURA"),
+        ("listening.sh", ["--out", ""], "--out needs a folder"),
+        ("listening.sh", ["--out", "it's"], "without ' and , in its path"),
+        ("compare_answers.sh", ["--steps", "some"], "--steps must be a number"),
+        ("compare_answers.sh", ["--adapter", "nowhere"], "--adapter must be a folder with a model.safetensors"),
+        ("compare_answers.sh", ["--writer", "nowhere"], "--writer must be a folder with a model's config.json"),
+        ("compare_answers.sh", ["--writer", "http://there/v1"], "--writer_model goes with an endpoint"),
+        ("compare_answers.sh", ["--writer_model", "other"], "--writer_model goes with an endpoint"),
+        ("compare_answers.sh", ["--sakura", "nowhere"], "nowhere is no checkout of SAKURA"),
     ],
 )
-def test_wrong_arguments_are_refused(arguments, message, tmp_path):
+def test_wrong_arguments_are_refused(script, arguments, message, tmp_path):
     (tmp_path / "SAKURA/data").mkdir(parents=True)
-    command = [LAUNCH / "listening.sh", "--sakura", "SAKURA", *arguments]
+    command = [LAUNCH / script, "--sakura", "SAKURA", *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=tmp_path)
     assert ended.returncode == 2 and message in ended.stderr

@@ -1,9 +1,8 @@
-"""Only the requests that two writers both answered: their rows differ in nothing but the answers.
+"""Those rows of one writer whose requests another one answered too: the two then differ in nothing but the answers.
 
-    python data/listening/corpus/common.py --rows rows/gender rows/gender_foreign --out rows/own rows/foreign
+    python data/listening/corpus/common.py --rows rows/gender --answered_in rows/gender_foreign --out rows/gender_own
 
-Each writer's answers are filtered on their own, so that each has rows that the other lacks. Writes OUT/rows-*.jsonl for
-both, in the order of the first.
+The other's rows are of `desta-jax construct --answered_in rows/gender`. Writes OUT/rows-*.jsonl, in the order of ROWS.
 """
 
 import argparse
@@ -13,37 +12,30 @@ import pathlib
 import shards
 
 
-def common(own: pathlib.Path, other: pathlib.Path, outs: list[pathlib.Path]) -> None:
-    if _requests(own) != _requests(other):
-        raise SystemExit(f"common: {own} and {other} are rows of different requests: make both with the same flags")
-    answered = {_key(row): row for shard in shards.find(other, "common") for row in shards.read(shard)}
-    total = 0
-    for out in outs:
-        out.mkdir(parents=True, exist_ok=True)
-    for shard in shards.find(own, "common"):
-        both = [row for row in shards.read(shard) if _key(row) in answered]
-        shards.write(outs[0] / shard.name, both)
-        shards.write(outs[1] / shard.name, [answered[_key(row)] for row in both])
-        total += len(both)
-    print(f"common: {total} rows each in {outs[0]} and {outs[1]}")
-
-
-def _requests(rows: pathlib.Path) -> str:
-    """The digest of all that was asked, answered or not."""
-    plan = rows / "plan.json"
-    if not plan.is_file():
-        raise SystemExit(f"common: {plan}: missing; {rows} must be a folder that desta-jax construct wrote")
-    return json.loads(plan.read_text(encoding="utf-8"))["requests_sha256"]
+def common(rows: pathlib.Path, other: pathlib.Path, out: pathlib.Path) -> None:
+    answered = {_key(row) for shard in shards.find(other, "common") for row in shards.read(shard)}
+    here = {shard: shards.read(shard) for shard in shards.find(rows, "common")}
+    if strange := answered - {_key(row) for each in here.values() for row in each}:
+        raise SystemExit(
+            f"common: {len(strange)} rows of {other} are of requests that {rows} has no row for: "
+            f"make them with desta-jax construct --answered_in {rows}"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    for shard, each in here.items():
+        shards.write(out / shard.name, [row for row in each if _key(row) in answered])
+    print(f"common: {len(answered)} of {sum(map(len, here.values()))} rows in {out}, as in {other}")
 
 
 def _key(row: dict) -> str:
-    return json.dumps(row["messages"], sort_keys=True)
+    """All of a row but what was answered."""
+    return json.dumps({name: value for name, value in row.items() if name != "response"}, sort_keys=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--rows", type=pathlib.Path, nargs=2, required=True, help="two folders that desta-jax construct wrote")
-    add("--out", type=pathlib.Path, nargs=2, required=True, help="where the rows of each go")
+    add("--rows", type=pathlib.Path, required=True, help="a folder that desta-jax construct wrote")
+    add("--answered_in", type=pathlib.Path, required=True, help="another writer's")
+    add("--out", type=pathlib.Path, required=True, help="where the rows go")
     arguments = parser.parse_args()
-    common(*arguments.rows, arguments.out)
+    common(arguments.rows, arguments.answered_in, arguments.out)

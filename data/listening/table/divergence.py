@@ -36,7 +36,7 @@ AT_ONCE = 16
 LESS = "all, less told nothing"
 NOTHING = "{question}"  # neither audio nor description
 
-INSTRUCTIONS = {  # kinds of instruction that no training row asks: launch/listening.sh leaves them out
+INSTRUCTIONS = {  # kinds of instruction that no training row asks: launch/lessons.sh leaves them out
     "poem": "Write a short poem about it.",
     "child": "Explain to a child what you hear.",
     "next": "What could happen next?",
