@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,7 @@ from desta_jax.models.whisper_decoder import WhisperDecoder, WhisperDecoderLayer
 from desta_jax.programs import keep_programs
 from desta_jax.records.rows import AUDIO_LOCATOR
 from desta_jax.tree import Tree
-from desta_jax.weights.adapter import read_adapter
+from desta_jax.weights.adapter import other_models, read_adapter
 from desta_jax.weights.folder import ModelFolder
 from desta_jax.weights.trained import FOLDER, find_step, read_trained
 
@@ -211,6 +212,8 @@ def _read_adapter(
         settings = _Settings.of_run(read_run(adapter / "config.json"), whisper)
         return read_trained(str(adapter), step)[1], settings
     trained, config = read_adapter(adapter, encoder=whisper, lm=decoder)
+    for line in other_models(config, folder.description):
+        warnings.warn(f"{adapter}: {line}", stacklevel=3)
     return trained, _Settings.of_reference(config, whisper)
 
 

@@ -72,6 +72,24 @@ def read_adapter_config(folder: pathlib.Path) -> dict[str, Any]:
     return config
 
 
+def other_models(config: Mapping[str, Any], description: Mapping[str, Any]) -> list[str]:
+    """A line for each model of a converted folder that is not the one the adapter was trained with, where both have
+    names on the Hub; what no shape shows.
+
+    Args:
+        config: the adapter's config.json.
+        description: the converted folder's desta_jax.json.
+    """
+    trained_with = {part: str(config.get(f"{part}_model_id", "")).partition("@")[0] for part in ("llm", "encoder")}
+    here = {part: hub.name_of(description[part]) for part in trained_with}
+    return [
+        f"the adapter was trained with {name} and is put beside {here[part]}: unless these are the same weights, it "
+        "will hear little"
+        for part, name in trained_with.items()
+        if here[part] and hub.NAME.fullmatch(name) and name.casefold() != here[part].casefold()
+    ]
+
+
 def write_adapter(
     out: str | os.PathLike,
     adapter: tree.Tree,

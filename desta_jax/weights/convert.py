@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ from desta_jax import tree
 from desta_jax.clock import time_left
 from desta_jax.models.shapes import DecoderShape, WhisperShape, tap_layers_for
 from desta_jax.weights import hub, names, settings, stream, tensors
-from desta_jax.weights.adapter import read_adapter
+from desta_jax.weights.adapter import other_models, read_adapter
 from desta_jax.weights.whole import check_free, whole_folder, write_json
 
 FORMAT = 1
@@ -79,13 +80,16 @@ def convert(
     adapter_config = None
     if adapter is not None:
         parts["adapter"], adapter_config = _adapter_leaves(adapter, whisper.shape, lm.shape)
+    description = _description(lm, whisper, parts, adapter)
+    for line in other_models(adapter_config or {}, description):
+        warnings.warn(f"{adapter}: {line}", stacklevel=2)
     with whole_folder(out, overwrite=overwrite, is_older=_is_converted) as partial:
         _write_parts(partial / "params", parts, progress)
         settings.copy(lm.folder, partial / "llm")
         settings.copy(whisper.folder, partial / "whisper")
         if adapter_config is not None:
             write_json(partial / "adapter_config.json", adapter_config)
-        write_json(partial / MARKER, _description(lm, whisper, parts, adapter))
+        write_json(partial / MARKER, description)
     return pathlib.Path(out)
 
 

@@ -122,3 +122,31 @@ def test_what_is_missing_is_said_with_the_remedy(made, tmp_path):
     (tmp_path / "model.safetensors").symlink_to(llama.adapter / "model.safetensors")
     with pytest.raises(ValueError, match="prompts"):
         load(llama.folder, adapter=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("here", "trained_with", "told"),
+    [
+        ({"source": "Some/Llama-Instruct@v1", "revision": "1a"}, "some/llama-base", True),
+        ({"source": "Some/Llama-Instruct@v1", "revision": "1a"}, "some/llama-instruct@v2", False),
+        ({"source": "Some/Llama-Instruct@v1", "revision": "1a"}, "/models/llama-base", False),
+        ({"source": "/models/llama"}, "some/llama-base", False),
+    ],
+)
+def test_an_adapter_of_another_model_of_that_shape_is_told_of(made, tmp_path, recwarn, here, trained_with, told):
+    model = shutil.copytree(made["llama"].folder, tmp_path / "model")
+    adapter = shutil.copytree(made["llama"].adapter, tmp_path / "adapter")
+    edit(model / "desta_jax.json", llm=here)
+    edit(adapter / "config.json", llm_model_id=trained_with)
+    load(model, adapter=adapter)
+    lines = [str(each.message) for each in recwarn if "trained with" in str(each.message)]
+    assert bool(lines) == told
+    if told:
+        assert lines == [
+            f"{adapter}: the adapter was trained with some/llama-base and is put beside Some/Llama-Instruct: unless "
+            "these are the same weights, it will hear little"
+        ]
+
+
+def edit(file, **changes):
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))

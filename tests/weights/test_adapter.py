@@ -13,6 +13,7 @@ from transformers.models.bert.modeling_bert import BertEncoder
 
 from desta_jax import tree
 from desta_jax.models.shapes import DecoderShape, WhisperShape
+from desta_jax.weights import hub
 from desta_jax.weights.adapter import read_adapter, write_adapter
 from desta_jax.weights.card import reference_limits
 from desta_jax.weights.convert import convert
@@ -325,6 +326,14 @@ def test_an_adapter_for_other_models_is_refused(decoders, whisper, saved, tmp_pa
         encoder = WhisperShape.from_hf(whisper[1].config.to_dict() | {"d_model": 64})
         read_adapter(saved, encoder=encoder)
     assert "layer_prompts.3 has shape [1, 6, 32], expected [1, 6, 64]" in str(caught.value)
+
+
+def test_an_adapter_beside_another_model_of_that_shape_is_told_of(decoders, whisper, saved, tmp_path, monkeypatch):
+    cached = shutil.copytree(decoders["llama"][0], tmp_path / "models--x" / "snapshots" / "1a")
+    monkeypatch.setattr(hub, "_download", lambda name, revision, patterns: str(cached))
+    told = f"{saved}: the adapter was trained with some/llm and is put beside other/llm: unless"
+    with pytest.warns(UserWarning, match=told):
+        convert("other/llm@v1", whisper[0], tmp_path / "out", adapter=saved)
 
 
 def test_taps_beyond_the_encoder_are_refused(decoders, whisper, reference, tmp_path):
