@@ -3,8 +3,8 @@
 #
 #   launch/listening.sh --sakura FOLDER [--out DIR] [--sources NAME,...] [--lessons N,N,N] [--further N] [--rows N]
 #
-# data/listening/README.md tells what each stage does. An estimated three hours on two cores, two of them training. It
-# can be interrupted and run again: what is done is not done twice.
+# data/listening/README.md tells what each stage does. Two to three hours on two cores, most of them training. It can be
+# interrupted and run again: what is done is not done twice.
 #
 #   --sakura FOLDER   a checkout of https://github.com/ckyang1124/SAKURA: real recordings for training and for the table
 #   --out DIR         where everything goes (default: listening)
