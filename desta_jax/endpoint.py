@@ -58,11 +58,14 @@ class Endpoint:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{self.url!r} is no address of an endpoint: write it as http://HOST:PORT/v1")
 
-    def complete(self, requests: Sequence[Messages], **settings: Any) -> list[Completion]:
+    def complete(
+        self, requests: Sequence[Messages], answered: Callable[[int], None] = lambda count: None, **settings: Any
+    ) -> list[Completion]:
         """An answer to each list of messages, in order; one that is refused for its own sake says why.
 
         Args:
             requests: lists of {"role", "content"}.
+            answered: is told of each that has an answer.
             **settings: of the endpoint, such as max_tokens, temperature, top_p, seed.
 
         Raises:
@@ -76,20 +79,26 @@ class Endpoint:
                 raise ValueError(f"{self.url} does not answer; run this again later to go on. {given.error}")
             return given
 
-        answers = self.map(answer, requests)
+        answers = self.map(answer, requests, answered)
         if len(answers) >= _ALIKE and all(each.error for each in answers):
             raise ValueError(self._refused(answers[0].error))
         return answers
 
-    def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    def map(
+        self, work: Callable[[Item], Result], items: Sequence[Item], done: Callable[[int], None] = lambda count: None
+    ) -> list[Result]:
         """What `work` makes of each item, in order, `at_once` at a time; the first error ends them all."""
+        made: list[Result] = []
         with concurrent.futures.ThreadPoolExecutor(self.at_once) as pool:
             results = [pool.submit(work, item) for item in items]
             try:
-                return [result.result() for result in results]
+                for result in results:
+                    made.append(result.result())
+                    done(1)
             except BaseException:  # an interrupt too: what waits has not been paid for
                 pool.shutdown(cancel_futures=True)
                 raise
+        return made
 
     def ask(self, messages: Messages, **settings: Any) -> list[Completion]:
         """The answers to one list of messages: as many as the endpoint gives, or a single one that has an `error`.

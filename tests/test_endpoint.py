@@ -22,7 +22,9 @@ def test_answers_come_in_order_with_the_settings_sent(serve, reply_with, monkeyp
     monkeypatch.setenv("MY_KEY", "secret")
     server = serve(answer)
     endpoint = Endpoint(server.url, "some-model", key_variable="MY_KEY")
-    answers = endpoint.complete([ask("a"), ask("b"), ask("c")], temperature=0.05, max_tokens=9)
+    counts: list[int] = []
+    answers = endpoint.complete([ask("a"), ask("b"), ask("c")], counts.append, temperature=0.05, max_tokens=9)
+    assert sum(counts) == 3
     assert [(each.text, each.cut, each.error) for each in answers] == [
         ("A", False, ""),
         ("B", True, ""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from desta_jax.construct.quality import Reply
@@ -34,8 +34,15 @@ class Generator(Protocol):
 
     name: str
 
-    def write(self, requests: Sequence[Messages], writing: Writing, seed: int) -> list[Reply]:
-        """A reply to each list of messages, in order; the same for the same requests and seed."""
+    def write(
+        self,
+        requests: Sequence[Messages],
+        writing: Writing,
+        seed: int,
+        answered: Callable[[int], None] = lambda count: None,
+    ) -> list[Reply]:
+        """A reply to each list of messages, in order; the same for the same requests and seed. `answered` is told how
+        many more there are as they come."""
 
 
 @dataclasses.dataclass
@@ -48,10 +55,16 @@ class OwnModel:
     def name(self) -> str:
         return self.backbone.name
 
-    def write(self, requests: Sequence[Messages], writing: Writing, seed: int) -> list[Reply]:
+    def write(
+        self,
+        requests: Sequence[Messages],
+        writing: Writing,
+        seed: int,
+        answered: Callable[[int], None] = lambda count: None,
+    ) -> list[Reply]:
         """As Generator.write."""
         sampling = Sampling(writing.temperature, writing.top_p, top_k=0, seed=seed, repetition_penalty=1.0)
-        answers = self.backbone.write(requests, sampling, writing.max_new_tokens)
+        answers = self.backbone.write(requests, sampling, writing.max_new_tokens, answered)
         return [Reply(each.text, cut=self.backbone.is_cut(each), error=each.error or "") for each in answers]
 
 
@@ -65,10 +78,17 @@ class ForeignModel:
     def name(self) -> str:
         return self.endpoint.model
 
-    def write(self, requests: Sequence[Messages], writing: Writing, seed: int) -> list[Reply]:
+    def write(
+        self,
+        requests: Sequence[Messages],
+        writing: Writing,
+        seed: int,
+        answered: Callable[[int], None] = lambda count: None,
+    ) -> list[Reply]:
         """As Generator.write, as far as the endpoint heeds the seed."""
         completions = self.endpoint.complete(
             requests,
+            answered,
             max_tokens=writing.max_new_tokens,
             temperature=writing.temperature,
             top_p=writing.top_p,

@@ -22,6 +22,7 @@ from desta_jax.construct.rows import Request
 from desta_jax.files import write_whole
 
 SHARD = 512  # requests: what is lost at most when a run is killed, and what a generator gets at a time
+SECONDS_BETWEEN_LINES = 10.0
 _WINDOW = 64  # shards whose requests are put in order among themselves
 _WRITTEN = ("README.md", "outcomes", "plots", "report.json")  # beside the rows, and later than the plan
 
@@ -123,13 +124,17 @@ def write_rows(
     left = [shard for shard in mine if not _rows_path(out, shard).exists()]
     if len(left) < len(mine):
         say(f"construct: {len(mine) - len(left)} of {len(mine)} shards are there already")
-    pace, kept = Pace(sum(len(shard.requests) for shard in left)), 0
+    pace, dropped = Pace(sum(len(shard.requests) for shard in left), SECONDS_BETWEEN_LINES), 0
+
+    def answered(count: int) -> None:
+        if line := pace.add(count):
+            percent = 100 * pace.done / pace.total
+            say(f"construct: {pace.done} of {pace.total} requests ({percent:.0f} %), {dropped} dropped so far, {line}")
+
     for shard in left:
         readings = [request.reading() for request in shard.requests]
-        replies = generator.write(readings, writing, _shard_seed(seed, shard))
-        kept += _keep(shard, replies, out, filters)
-        line, percent = pace.add(len(replies)), 100 * pace.done / pace.total
-        say(f"construct: {pace.done} of {pace.total} requests ({percent:.0f} %), {pace.done - kept} dropped, {line}")
+        replies = generator.write(readings, writing, _shard_seed(seed, shard), answered)
+        dropped += len(replies) - _keep(shard, replies, out, filters)
 
 
 def _keep(shard: Shard, replies: Sequence[Reply], out: epath.Path, filters: Mapping[str, Filter]) -> int:

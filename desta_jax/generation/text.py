@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -33,18 +33,26 @@ class Backbone:
     batch_size: int = 32
     _answered: dict[tuple[str, Sampling, int], Answer] = dataclasses.field(default_factory=dict)
 
-    def write(self, requests: Sequence[Messages], sampling: Sampling, max_new_tokens: int) -> list[Answer]:
+    def write(
+        self,
+        requests: Sequence[Messages],
+        sampling: Sampling,
+        max_new_tokens: int,
+        answered: Callable[[int], None] = lambda count: None,
+    ) -> list[Answer]:
         """An answer to each list of messages, in order.
 
         Requests that follow each other share a batch: bring them in an order in which neighbours are of like lengths.
-        What is asked in the same words is answered once where nothing is drawn.
+        What is asked in the same words is answered once where nothing is drawn. `answered` is told how many more
+        requests have an answer.
         """
         if sampling.temperature:
-            return self._write(requests, sampling, max_new_tokens)
+            return self._write(requests, sampling, max_new_tokens, answered)
         sampling = dataclasses.replace(sampling, seed=0)
         asked = [(repr(messages), sampling, max_new_tokens) for messages in requests]
         new = {key: messages for key, messages in zip(asked, requests) if key not in self._answered}
-        self._answered |= zip(new, self._write(list(new.values()), sampling, max_new_tokens))
+        answered(len(requests) - len(new))
+        self._answered |= zip(new, self._write(list(new.values()), sampling, max_new_tokens, answered))
         answers = [self._answered[key] for key in asked]
         for key in list(self._answered)[:-REMEMBERED]:
             del self._answered[key]
@@ -54,10 +62,14 @@ class Backbone:
         """Whether the answer reached the limit of new tokens without coming to an end."""
         return answer.error is None and answer.token_ids[-1] not in self.tongue.stops
 
-    def _write(self, requests: Sequence[Messages], sampling: Sampling, max_new_tokens: int) -> list[Answer]:
+    def _write(
+        self, requests: Sequence[Messages], sampling: Sampling, max_new_tokens: int, answered: Callable[[int], None]
+    ) -> list[Answer]:
         answers: list[Answer] = []
         for start in range(0, len(requests), self.batch_size):
-            answers += self._write_batch(requests[start : start + self.batch_size], start, sampling, max_new_tokens)
+            batch = requests[start : start + self.batch_size]
+            answers += self._write_batch(batch, start, sampling, max_new_tokens)
+            answered(len(batch))
         return answers
 
     def _write_batch(

@@ -75,7 +75,9 @@ def test_what_is_asked_again_is_not_written_again(backbone, monkeypatch):
 
     monkeypatch.setattr(Backbone, "_write_batch", watch)
     fresh = OwnModel(dataclasses.replace(backbone, _answered={}))
-    replies = fresh.write([*REQUESTS, *REQUESTS[:2]], GREEDY, seed=0)
+    counts: list[int] = []
+    replies = fresh.write([*REQUESTS, *REQUESTS[:2]], GREEDY, seed=0, answered=counts.append)
+    assert sum(counts) == len(REQUESTS) + 2
     assert written == REQUESTS and replies[5:] == replies[:2]
     assert fresh.write(REQUESTS[3:], GREEDY, seed=1) == replies[3:5] and written == REQUESTS
     shorter = dataclasses.replace(GREEDY, max_new_tokens=3)

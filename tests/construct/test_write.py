@@ -21,11 +21,13 @@ class Standin:
     def __init__(self, dies_after=None):
         self.calls, self.dies_after, self.seeds = 0, dies_after, []
 
-    def write(self, requests, writing, seed):
+    def write(self, requests, writing, seed, answered):
         if self.calls == self.dies_after:
             raise KeyboardInterrupt
         self.calls += 1
         self.seeds.append(seed)
+        for _ in requests:
+            answered(1)
         return [
             Reply(f"Reply {seed % 1000} to {len(str(messages))}.") if index % 5 else Reply("")
             for index, messages in enumerate(requests)
@@ -95,7 +97,7 @@ def test_a_reply_is_judged_beside_what_its_clips_say(shards, tmp_path):
     """The words may be said again; the description may not be copied."""
 
     class Copyist:
-        def write(self, requests, writing, seed):
+        def write(self, requests, writing, seed, answered):
             replies = [f"This is sentence number {index}." for index in range(len(requests) - 1)]
             return [Reply(text) for text in [*replies, "It is so. (Mood: calm)"]]
 
@@ -132,9 +134,11 @@ def test_what_cannot_be_drawn_is_refused_before_there_is_a_plan(options):
         Writing(**options)
 
 
-def test_progress_says_how_much_is_left(shards, tmp_path):
+def test_progress_says_how_much_is_left(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("desta_jax.construct.write.SECONDS_BETWEEN_LINES", 0.0)
     said = []
     check_plan(epath.Path(tmp_path), {})
     write_rows(shards, Standin(), epath.Path(tmp_path), Writing(), 0, say=said.append)
-    assert said[0].startswith("construct: 8 of 50 requests (16 %)") and said[0].endswith("left")
+    assert said[0].startswith("construct: 1 of 50 requests (2 %), 0 dropped so far") and said[0].endswith("left")
+    assert len(said) == 50 and " 2 dropped so far" in said[8]  # of the first eight
     assert "50 of 50 requests (100 %)" in said[-1] and said[-1].endswith("0m 00s left")
