@@ -5,8 +5,8 @@
 #   launch/compare_answers.sh --sakura FOLDER [--out DIR] [--adapter FOLDER] [--steps N]
 #                             [--writer WHERE [--writer_model NAME]]
 #
-# An estimated hour and a half on two cores, and another writer's time. It can be interrupted and run again: what is done
-# is not done twice.
+# An hour to an hour and a half on two cores, and another writer's time. It can be interrupted and run again: what is
+# done is not done twice.
 #
 #   --sakura FOLDER   a checkout of https://github.com/ckyang1124/SAKURA
 #   --out DIR         where everything goes; what listening.sh made there is used (default: listening)
