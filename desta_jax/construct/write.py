@@ -61,16 +61,16 @@ def take_answered(folder: epath.Path, requests: Sequence[Request]) -> list[Reque
     """
     if not (folder / "report.json").exists():
         raise ValueError(f"--answered_in: {folder} is no folder that construct wrote to the end: it has no report.json")
-    answered = {_asked(row) for row in read_lines(sorted(folder.glob("rows-*.jsonl")))}
+    answered = {asked_of(row) for row in read_lines(sorted(folder.glob("rows-*.jsonl")))}
     if not answered:
         raise ValueError(f"--answered_in: {folder} has no row")
-    kept = [request for request in requests if _asked(request.row("")) in answered]
-    if strange := len(answered) - len({_asked(request.row("")) for request in kept}):
+    asked = [asked_of(request.row("")) for request in requests]
+    if strange := len(answered.difference(asked)):
         raise ValueError(
             f"--answered_in: {strange} of the {len(answered)} requests answered in {folder} are none of these "
             f"{len(requests)}: give metadata, instructions, seed and shares as there"
         )
-    return kept
+    return [request for request, each in zip(requests, asked) if each in answered]
 
 
 def check_plan(out: epath.Path, plan: Mapping[str, Any]) -> None:
@@ -170,7 +170,7 @@ def read_lines(paths: Iterable[epath.Path]) -> Iterator[dict[str, Any]]:
             yield from map(json.loads, file)
 
 
-def _asked(row: Mapping[str, Any]) -> str:
+def asked_of(row: Mapping[str, Any]) -> str:
     """All of a row but what was answered."""
     return json.dumps({name: value for name, value in row.items() if name != "response"}, sort_keys=True)
 

@@ -6,29 +6,25 @@ The other's rows are of `desta-jax construct --answered_in rows/gender`. Writes 
 """
 
 import argparse
-import json
 import pathlib
 
 import shards
 
+from desta_jax.construct.write import asked_of
+
 
 def common(rows: pathlib.Path, other: pathlib.Path, out: pathlib.Path) -> None:
-    answered = {_key(row) for shard in shards.find(other, "common") for row in shards.read(shard)}
+    answered = {asked_of(row) for shard in shards.find(other, "common") for row in shards.read(shard)}
     here = {shard: shards.read(shard) for shard in shards.find(rows, "common")}
-    if strange := answered - {_key(row) for each in here.values() for row in each}:
+    if strange := answered - {asked_of(row) for each in here.values() for row in each}:
         raise SystemExit(
             f"common: {len(strange)} rows of {other} are of requests that {rows} has no row for: "
             f"make them with desta-jax construct --answered_in {rows}"
         )
     out.mkdir(parents=True, exist_ok=True)
     for shard, each in here.items():
-        shards.write(out / shard.name, [row for row in each if _key(row) in answered])
+        shards.write(out / shard.name, [row for row in each if asked_of(row) in answered])
     print(f"common: {len(answered)} of {sum(map(len, here.values()))} rows in {out}, as in {other}")
-
-
-def _key(row: dict) -> str:
-    """All of a row but what was answered."""
-    return json.dumps({name: value for name, value in row.items() if name != "response"}, sort_keys=True)
 
 
 if __name__ == "__main__":
